@@ -1,0 +1,221 @@
+//! The log between the services: one contract, two implementations, Kafka and PostgreSQL.
+//!
+//! # The contract
+//! - A topic has partitions; a record goes to the partition that its key hashes to (murmur2, Kafka's default partitioner,
+//!   on both), so one contact's records keep their order.
+//! - [`Log::append`] answers when the records are durable (Kafka: `acks=all`, idempotent; PostgreSQL: committed).
+//! - A consumer group reads each partition through one consumer at a time, in offset order, from the offset that the
+//!   group committed; what was not committed is delivered again to whoever owns the partition next.
+//! - A partition that is taken away is announced first ([`Delivery::Revoke`]); its owner drains, commits, and lets go.
+//! - A record larger than [`MAX_RECORD_BYTES`] is refused by `append` with an error that says so; a full queue is
+//!   back-pressure, not an error.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use events::{Envelope, Header, Record, Topic};
+use jiff::Timestamp;
+
+/// Key, headers and value together. Kafka's `message.max.bytes` default.
+pub const MAX_RECORD_BYTES: usize = 1_048_576;
+
+/// A record to append.
+#[derive(Clone, PartialEq)]
+pub struct NewRecord {
+    pub topic: Topic,
+    pub key: String,
+    pub headers: Vec<Header>,
+    pub value: Vec<u8>,
+}
+
+impl NewRecord {
+    /// A record of ours in its envelope; `traceparent` is the one of the record that caused it.
+    pub fn wrap<R: Record>(
+        topic: Topic,
+        key: &str,
+        id: String,
+        time: Timestamp,
+        trace: Option<&str>,
+        record: &R,
+    ) -> Self {
+        let envelope = Envelope {
+            id,
+            source: "tamtam".into(),
+            kind: R::KIND.into(),
+            time: Some(time),
+            subject: Some(key.into()),
+            traceparent: trace.map(str::to_owned),
+        };
+        NewRecord {
+            topic,
+            key: key.into(),
+            headers: envelope.to_headers(),
+            value: record.to_bytes(),
+        }
+    }
+}
+
+/// A record as it was read.
+#[derive(Clone, PartialEq)]
+pub struct StoredRecord {
+    pub offset: i64,
+    /// When it was appended, in ms since 1970.
+    pub timestamp_ms: i64,
+    pub key: String,
+    pub headers: Vec<Header>,
+    pub value: Vec<u8>,
+}
+
+impl std::fmt::Debug for NewRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewRecord")
+            .field("topic", &self.topic)
+            .field("bytes", &self.value.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for StoredRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredRecord")
+            .field("offset", &self.offset)
+            .field("bytes", &self.value.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A partition of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Partition {
+    pub topic: Topic,
+    pub number: u32,
+}
+
+/// What a consumer hands out.
+#[derive(Debug)]
+pub enum Delivery {
+    /// These partitions are ours from now on.
+    Assign(Vec<Partition>),
+    /// Records of one partition in offset order, never empty.
+    Batch {
+        partition: Partition,
+        records: Vec<StoredRecord>,
+    },
+    /// Finish what is under way for these partitions and commit it, then call [`Consumer::release`].
+    Revoke(Vec<Partition>),
+    /// These partitions went to somebody else without asking (our session expired): drop what is under way.
+    Lost(Vec<Partition>),
+    /// Nothing came within the time.
+    Idle,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct ReadLimits {
+    pub records: usize,
+    pub bytes: usize,
+    /// How long to wait for the first record.
+    pub wait: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lag {
+    pub partition: Partition,
+    /// The next offset that the group reads.
+    pub committed: i64,
+    /// The next offset that will be given out.
+    pub end: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub partition: Partition,
+    pub first: i64,
+    pub end: i64,
+}
+
+/// The log, on either bus. Cheap to share: clone the `Arc`.
+#[async_trait]
+pub trait Log: Send + Sync + std::fmt::Debug {
+    /// Makes the topics that are missing; never shrinks one.
+    async fn topics_ensure(&self, topics: &[TopicSettings]) -> Result<(), BusError>;
+    /// Appends in the order given (per key); all are durable when it returns `Ok`. After an error some may have been
+    /// written ("perhaps written"): appending again is right, readers de-duplicate by id.
+    async fn append(&self, records: Vec<NewRecord>) -> Result<(), BusError>;
+    /// Joins `group` for all partitions of `topics`.
+    async fn subscribe(&self, group: &str, topics: &[Topic]) -> Result<Box<dyn Consumer>, BusError>;
+    /// Reads without a group, for `topics tail` and replay: up to `limits.records` from `from` on.
+    async fn read(&self, partition: Partition, from: i64, limits: ReadLimits) -> Result<Vec<StoredRecord>, BusError>;
+    async fn bounds(&self, topic: Topic) -> Result<Vec<Bounds>, BusError>;
+    async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>, BusError>;
+    /// For readiness: does the bus answer?
+    async fn ping(&self) -> Result<(), BusError>;
+    /// The PostgreSQL bus can append and commit inside a transaction of the same database; `None` on Kafka.
+    fn transactional(&self) -> Option<&dyn TransactionalLog> {
+        None
+    }
+}
+
+/// What the PostgreSQL bus adds: the records and the offset commit with the stage's own writes, in one transaction.
+#[async_trait]
+pub trait TransactionalLog: Send + Sync {
+    async fn append_in(&self, connection: &mut sqlx::PgConnection, records: &[NewRecord]) -> Result<(), BusError>;
+    async fn commit_in(
+        &self,
+        connection: &mut sqlx::PgConnection,
+        group: &str,
+        partition: Partition,
+        next_offset: i64,
+    ) -> Result<(), BusError>;
+}
+
+/// A member of a consumer group.
+#[async_trait]
+pub trait Consumer: Send {
+    /// The next delivery. A partition that is paused gives none.
+    async fn next(&mut self, limits: ReadLimits) -> Result<Delivery, BusError>;
+    /// Commits: everything below `next_offset` is done.
+    async fn commit(&mut self, partition: Partition, next_offset: i64) -> Result<(), BusError>;
+    /// Reads again from `offset` (after a failed batch).
+    async fn seek(&mut self, partition: Partition, offset: i64) -> Result<(), BusError>;
+    /// Back-pressure: no deliveries from these until resumed.
+    fn pause(&mut self, partitions: &[Partition]) -> Result<(), BusError>;
+    fn resume(&mut self, partitions: &[Partition]) -> Result<(), BusError>;
+    /// Answers a [`Delivery::Revoke`]: what was under way is committed, the partitions may go.
+    async fn release(&mut self, partitions: &[Partition]) -> Result<(), BusError>;
+    /// Leaves the group, so that others take over at once.
+    async fn close(self: Box<Self>) -> Result<(), BusError>;
+}
+
+#[derive(Clone, Debug)]
+pub struct TopicSettings {
+    pub topic: Topic,
+    pub partitions: u32,
+    pub replication: i32,
+    pub retention: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    #[error("record of {bytes} bytes for topic `{topic}` is over the limit of {limit} bytes")]
+    TooLarge { topic: Topic, bytes: usize, limit: usize },
+    #[error("the bus cannot be reached or refused: {0}")]
+    Kafka(#[source] rdkafka::error::KafkaError),
+    #[error("the bus cannot be reached or refused: {0}")]
+    Postgres(#[source] sqlx::Error),
+    #[error("no such topic on the bus: `{0}` (`tamtam migrate` makes it)")]
+    UnknownTopic(String),
+    #[error("partition {number} of `{topic}` is not ours any more")]
+    NotOwner { topic: Topic, number: u32 },
+    #[error("bad bus setting `{key}`: {reason}")]
+    Setting { key: String, reason: String },
+}
+
+impl BusError {
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        !matches!(
+            self,
+            BusError::TooLarge { .. } | BusError::UnknownTopic(_) | BusError::Setting { .. }
+        )
+    }
+}

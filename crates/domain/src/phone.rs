@@ -1,0 +1,55 @@
+//! Phone numbers, in E.164 only (ITU-T E.164; parsing by libphonenumber's data).
+
+use std::fmt;
+
+/// A valid phone number in E.164, for example `+262692123456`.
+///
+/// Neither `Debug` nor `Display` prints it, so that it cannot reach a log; [`Phone::e164`] is the way to read it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Phone(String);
+
+/// Why a text is no phone number. It never repeats the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PhoneError {
+    #[error("not a phone number: expected E.164 such as +262692123456, or a national number with a default region")]
+    Unreadable,
+    #[error("not a valid number of its country or region")]
+    Invalid,
+    #[error("unknown region: expected two capital letters such as RE or FR (ISO 3166-1)")]
+    UnknownRegion,
+}
+
+impl Phone {
+    /// Reads a number as people write it; `region` (ISO 3166-1, for example `RE`) says what a national number belongs to.
+    pub fn parse(text: &str, region: Option<&str>) -> Result<Phone, PhoneError> {
+        let country = match region {
+            Some(region) => Some(
+                region
+                    .parse::<phonenumber::country::Id>()
+                    .map_err(|_| PhoneError::UnknownRegion)?,
+            ),
+            None => None,
+        };
+        let number = phonenumber::parse(country, text).map_err(|_| PhoneError::Unreadable)?;
+        if !phonenumber::is_valid(&number) {
+            return Err(PhoneError::Invalid);
+        }
+        Ok(Phone(number.format().mode(phonenumber::Mode::E164).to_string()))
+    }
+
+    /// Takes a number that was already checked, as the store gives it back.
+    pub fn from_e164(e164: impl Into<String>) -> Phone {
+        Phone(e164.into())
+    }
+
+    /// `+` and digits.
+    pub fn e164(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Phone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Phone(…)")
+    }
+}

@@ -1,0 +1,49 @@
+//! One stage, one shape.
+//!
+//! A stage is a [`Step`]: it is handed a batch of records of one partition and a transaction, and gives back what to send
+//! on and which records are dead letters. The runner does the rest, the same for every stage on both buses: consume,
+//! transaction, produce, commit, back-pressure, batch size by load, hand-over of partitions, drain on stop, fail points,
+//! spans and metrics. So a stage is tested by calling a function, and every crash point exists once.
+
+use async_trait::async_trait;
+use bus::{NewRecord, Partition};
+use events::{Envelope, Topic};
+use store::{StoreError, Tx};
+
+/// A record as a step sees it: the envelope is read, the data is not.
+#[derive(Clone, Debug)]
+pub struct Input {
+    pub offset: i64,
+    pub key: String,
+    pub envelope: Envelope,
+    pub value: Vec<u8>,
+}
+
+/// What a step makes of a batch. Its writes are already in the transaction.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub emit: Vec<NewRecord>,
+    /// (offset, reason): the record goes to `dead-letters` with its bytes. A reason holds no phone and no text.
+    pub dead: Vec<(i64, String)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// Try the same batch again after a while; nothing was written.
+    #[error("not possible now: {0}")]
+    Transient(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A stage's whole work on one batch.
+///
+/// It may be called again with the same records (after a crash, or alone, when a batch failed and is halved to find the
+/// record at fault): its writes are idempotent and its ids deterministic, so the second run emits the same records.
+#[async_trait]
+pub trait Step: Send + Sync + 'static {
+    /// Also the consumer group's name.
+    fn name(&self) -> &'static str;
+    fn topics(&self) -> &'static [Topic];
+    async fn run(&self, partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError>;
+}

@@ -1,0 +1,78 @@
+//! The connection pool and transactions.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool, Postgres, Transaction, postgres::PgPoolOptions};
+
+use crate::StoreError;
+
+/// The database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) pool: PgPool,
+}
+
+/// A transaction. Dropped without [`Tx::commit`] it rolls back.
+#[derive(Debug)]
+pub struct Tx {
+    pub(crate) inner: Transaction<'static, Postgres>,
+}
+
+impl Store {
+    /// Connects to `url` (`postgres://…`), waiting up to `wait` for the first connection.
+    pub async fn connect(url: &str, connections: u32, wait: Duration) -> Result<Store, StoreError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(wait)
+            .connect(url)
+            .await?;
+        Ok(Store { pool })
+    }
+
+    /// Brings the schema up to date; safe to run from several processes at once (an advisory lock).
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        sqlx::migrate!("../../migrations").run(&self.pool).await?;
+        Ok(())
+    }
+
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
+        // sqlx #4393: a cancelled `begin()` poisons its pooled connection. A task of its own is not cancelled with us.
+        let pool = self.pool.clone();
+        let inner = tokio::spawn(async move { pool.begin().await })
+            .await
+            .map_err(|_| StoreError::Unavailable(sqlx::Error::WorkerCrashed))??;
+        Ok(Tx { inner })
+    }
+
+    /// The pool itself, for the PostgreSQL bus on the same database.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Makes a database; for tests and the embedded cluster. The name is quoted by PostgreSQL itself.
+    pub async fn database_create(&self, name: &str) -> Result<(), StoreError> {
+        let (quoted,): (String,) = sqlx::query_as("select format('create database %I', $1)")
+            .bind(name)
+            .fetch_one(&self.pool)
+            .await?;
+        sqlx::query(sqlx::AssertSqlSafe(quoted)).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("select 1").execute(&self.pool).await?;
+        Ok(())
+    }
+}
+
+impl Tx {
+    /// The connection inside, for the bus's appends in the same transaction.
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.inner.commit().await?;
+        Ok(())
+    }
+}
