@@ -4,11 +4,13 @@
 //! Everything here is a pure function of its arguments: no input or output, no clock, no randomness. A caller passes the
 //! instant and the rules; the same arguments give the same answer, so every decision can be repeated from its record.
 
+pub mod campaign;
 pub mod contact;
 pub mod id;
 pub mod message;
 pub mod phone;
 
+pub use campaign::CampaignState;
 pub use contact::{Consent, Contact};
 pub use id::MessageId;
 pub use message::{Cause, Class, Reason, State};

@@ -1,0 +1,196 @@
+//! The rules of the installation: when marketing may go out, how often, to where, and what is added to the text.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use jiff::civil::Time;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{Period, Problem};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// When marketing messages may be sent: `by-territory` (the law of the recipient's territory), `off`, or one window
+    /// in the recipient's zone such as `08:00-20:00`.
+    #[serde(default)]
+    pub quiet_hours: QuietHours,
+    /// At most so many marketing messages to a contact in a period.
+    #[serde(default, rename = "cap", skip_serializing_if = "Vec::is_empty")]
+    pub caps: Vec<Cap>,
+    /// The same text to the same phone within this period is suppressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_text_within: Option<Period>,
+    /// The opt-out mention that marketing texts end with, by language; absent: the built-in ones. `""` adds none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opt_out: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub opt_outs: BTreeMap<String, String>,
+    /// What national numbers belong to where nothing else says so (ISO 3166-1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_region: Option<String>,
+    /// For contacts whose zone is unknown and whose phone's prefix says nothing (IANA).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_zone: Option<String>,
+    /// Prefixes that may be written to; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_prefixes: Vec<String>,
+    /// Prefixes that are never written to (premium numbers).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked_prefixes: Vec<String>,
+    /// At most so many messages an hour to a prefix (against SMS pumping).
+    #[serde(default, rename = "destination_limit", skip_serializing_if = "Vec::is_empty")]
+    pub destination_limits: Vec<DestinationLimit>,
+    /// What a part costs, by prefix: the longest prefix wins. Money is in millionths of the account's currency.
+    #[serde(default, rename = "price", skip_serializing_if = "Vec::is_empty")]
+    pub prices: Vec<Price>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cap {
+    pub messages: u32,
+    pub per: Period,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationLimit {
+    pub prefix: String,
+    pub per_hour: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// `+262`; empty: every phone.
+    #[serde(default)]
+    pub prefix: String,
+    /// Absent: every gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// Millionths of the account's currency for one part.
+    pub micros: i64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QuietHours {
+    #[default]
+    ByTerritory,
+    Off,
+    /// Sending is allowed from the first to the second, every day, in the recipient's zone.
+    Allowed(Time, Time),
+}
+
+impl FromStr for QuietHours {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "`{}` is no rule for quiet hours: expected `by-territory`, `off`, or the hours when sending is allowed such as `08:00-20:00`",
+                text.chars().take(40).collect::<String>()
+            )
+        };
+        match text {
+            "by-territory" => Ok(QuietHours::ByTerritory),
+            "off" => Ok(QuietHours::Off),
+            _ => {
+                let (from, to) = text.split_once('-').ok_or_else(wrong)?;
+                let time = |text: &str| match text {
+                    // The end of the day; jiff's last time is one nanosecond before it.
+                    "24:00" => Ok(Time::MAX),
+                    _ => Time::strptime("%H:%M", text).map_err(|_| wrong()),
+                };
+                let (from, to) = (time(from.trim())?, time(to.trim())?);
+                if from < to {
+                    Ok(QuietHours::Allowed(from, to))
+                } else {
+                    Err(wrong())
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for QuietHours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            QuietHours::ByTerritory => f.write_str("by-territory"),
+            QuietHours::Off => f.write_str("off"),
+            QuietHours::Allowed(from, to) => {
+                write!(f, "{:02}:{:02}-", from.hour(), from.minute())?;
+                match *to == Time::MAX {
+                    true => f.write_str("24:00"),
+                    false => write!(f, "{:02}:{:02}", to.hour(), to.minute()),
+                }
+            }
+        }
+    }
+}
+
+impl Serialize for QuietHours {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for QuietHours {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl Policy {
+    pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
+        let prefix_is_good = |prefix: &str| {
+            prefix.strip_prefix('+').is_some_and(|digits| {
+                (1..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+            })
+        };
+        let expected = "expected prefixes such as `+262`";
+        for (key, prefixes) in [
+            ("allowed_prefixes", &self.allowed_prefixes),
+            ("blocked_prefixes", &self.blocked_prefixes),
+        ] {
+            if !prefixes.iter().all(|prefix| prefix_is_good(prefix)) {
+                problems.push(Problem::new(key, expected));
+            }
+        }
+        if !self
+            .destination_limits
+            .iter()
+            .all(|limit| prefix_is_good(&limit.prefix))
+        {
+            problems.push(Problem::new("destination_limit", expected));
+        }
+        for price in &self.prices {
+            if !price.prefix.is_empty() && !prefix_is_good(&price.prefix) {
+                problems.push(Problem::new("price", expected));
+            }
+            if !(0..=1_000_000_000).contains(&price.micros) {
+                problems.push(Problem::new("price", "`micros` expected from 0 to 1,000,000,000"));
+            }
+        }
+        if self.caps.iter().any(|cap| cap.messages == 0) {
+            problems.push(Problem::new("cap", "`messages` expected to be 1 or more"));
+        }
+        if let Some(region) = &self.default_region
+            && !(region.len() == 2 && region.bytes().all(|byte| byte.is_ascii_uppercase()))
+        {
+            problems.push(Problem::new(
+                "default_region",
+                "expected two capital letters such as `RE` (ISO 3166-1)",
+            ));
+        }
+        if let Some(zone) = &self.default_zone
+            && jiff::tz::TimeZone::get(zone).is_err()
+        {
+            problems.push(Problem::new(
+                "default_zone",
+                "expected an IANA zone such as `Indian/Reunion`",
+            ));
+        }
+    }
+}
