@@ -1,1 +1,54 @@
-//! api
+//! What can be asked of tamtam: one function an operation, behind gRPC, HTTP and the console alike.
+//!
+//! An operation checks what it is given, writes to the store and to the bus, and answers; it knows no transport. Whoever
+//! calls has been made a [`Caller`] by [`Api::key_verify`] before; the transport asks [`Caller::require`] for the role
+//! that its route needs, and the operation uses the caller's name for what is written down ("who did it").
+//!
+//! Every error is an [`ApiError`]: what kind it is decides the status code, and its message says what was wrong, where
+//! (`field`) and what was expected. No message holds a phone number or a text.
+
+mod error;
+mod role;
+
+mod audience;
+mod audit;
+mod campaigns;
+mod contacts;
+mod dead_letters;
+pub mod events;
+mod import;
+pub mod keys;
+pub mod messages;
+mod messages_show;
+mod preview;
+mod resources;
+mod topics;
+
+use std::sync::Arc;
+
+use bus::Log;
+use stage::Clock;
+use store::Store;
+
+pub use error::{ApiError, ErrorKind};
+pub use role::{Caller, Role};
+
+/// The operations. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Api {
+    pub store: Store,
+    pub log: Arc<dyn Log>,
+    pub clock: Clock,
+    keys: Arc<keys::Cache>,
+}
+
+impl Api {
+    pub fn new(store: Store, log: Arc<dyn Log>, clock: Clock) -> Api {
+        Api {
+            store,
+            log,
+            clock,
+            keys: Arc::default(),
+        }
+    }
+}

@@ -5,10 +5,14 @@
 //! transaction, produce, commit, back-pressure, batch size by load, hand-over of partitions, drain on stop, fail points,
 //! spans and metrics. So a stage is tested by calling a function, and every crash point exists once.
 
+mod clock;
+
 use async_trait::async_trait;
 use bus::{NewRecord, Partition};
 use events::{Envelope, Topic};
 use store::{StoreError, Tx};
+
+pub use clock::Clock;
 
 /// A record as a step sees it: the envelope is read, the data is not.
 #[derive(Clone, Debug)]

@@ -1,0 +1,1 @@
+//! Counting, explaining and listing an audience.

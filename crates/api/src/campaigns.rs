@@ -1,0 +1,1 @@
+//! Campaigns: create, launch, pause, resume, cancel, status.

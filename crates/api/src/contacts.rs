@@ -1,0 +1,1 @@
+//! Contacts: upsert, get, erase.

@@ -1,0 +1,1 @@
+//! Publishing business events.

@@ -1,0 +1,1 @@
+//! Messages that a system asks for directly.

@@ -1,0 +1,1 @@
+//! Why somebody got a message, or not.

@@ -1,0 +1,1 @@
+//! What a campaign would send, before it is launched.

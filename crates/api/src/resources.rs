@@ -1,0 +1,1 @@
+//! Resources: apply and list.
