@@ -6,6 +6,7 @@
 //! spans and metrics. So a stage is tested by calling a function, and every crash point exists once.
 
 mod clock;
+pub mod live;
 
 use async_trait::async_trait;
 use bus::{NewRecord, Partition};
@@ -13,6 +14,7 @@ use events::{Envelope, Topic};
 use store::{StoreError, Tx};
 
 pub use clock::Clock;
+pub use live::Live;
 
 /// A record as a step sees it: the envelope is read, the data is not.
 #[derive(Clone, Debug)]

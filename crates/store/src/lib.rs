@@ -3,8 +3,16 @@
 //! One module a subject; SQL stands beside the function that runs it. Functions are named noun first
 //! (`messages_claim`, `campaign_pause`). Nothing outside this crate and the bus's PostgreSQL half names sqlx.
 
+pub mod campaigns;
+pub mod deferred;
 mod error;
+mod listen;
 mod pool;
+pub mod resources;
+pub(crate) mod time;
 
+pub use campaigns::{Campaign, CampaignError, NewCampaign};
+pub use deferred::Deferred;
 pub use error::StoreError;
+pub use listen::Notices;
 pub use pool::{Store, Tx};
