@@ -9,6 +9,7 @@ pub mod contact;
 pub mod id;
 pub mod message;
 pub mod phone;
+pub mod schedule;
 
 pub use campaign::CampaignState;
 pub use contact::{Consent, Contact};

@@ -10,6 +10,7 @@ mod listen;
 mod pool;
 pub mod resources;
 pub(crate) mod time;
+pub mod trigger_log;
 
 pub use campaigns::{Campaign, CampaignError, NewCampaign};
 pub use deferred::Deferred;
