@@ -23,6 +23,7 @@ mod messages_show;
 mod preview;
 mod resources;
 mod topics;
+pub mod trace;
 
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ pub struct Api {
     pub store: Store,
     pub log: Arc<dyn Log>,
     pub clock: Clock,
+    /// The share of events without a `traceparent` of their own whose new trace is sampled: 0 to 1.
+    pub sample_ratio: f64,
     keys: Arc<keys::Cache>,
 }
 
@@ -48,6 +51,7 @@ impl Api {
             store,
             log,
             clock,
+            sample_ratio: 0.0,
             keys: Arc::default(),
         }
     }

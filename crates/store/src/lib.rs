@@ -6,6 +6,7 @@
 pub mod campaigns;
 pub mod deferred;
 mod error;
+pub mod keys;
 mod listen;
 mod pool;
 pub mod resources;
@@ -15,5 +16,6 @@ pub mod trigger_log;
 pub use campaigns::{Campaign, CampaignError, NewCampaign};
 pub use deferred::Deferred;
 pub use error::StoreError;
+pub use keys::KeyRow;
 pub use listen::Notices;
 pub use pool::{Store, Tx};
