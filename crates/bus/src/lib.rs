@@ -10,11 +10,15 @@
 //! - A record larger than [`MAX_RECORD_BYTES`] is refused by `append` with an error that says so; a full queue is
 //!   back-pressure, not an error.
 
+mod config;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
 use events::{Envelope, Header, Record, Topic};
 use jiff::Timestamp;
+
+pub use config::{BusConfig, KafkaConfig, PostgresConfig, open};
 
 /// Key, headers and value together. Kafka's `message.max.bytes` default.
 pub const MAX_RECORD_BYTES: usize = 1_048_576;
@@ -158,23 +162,33 @@ pub trait Log: Send + Sync + std::fmt::Debug {
 /// What the PostgreSQL bus adds: the records and the offset commit with the stage's own writes, in one transaction.
 #[async_trait]
 pub trait TransactionalLog: Send + Sync {
+    /// Writes the records; they are durable, and visible to readers, when the caller's transaction commits. It holds the
+    /// partitions' head rows until then: make it the transaction's last act.
     async fn append_in(&self, connection: &mut sqlx::PgConnection, records: &[NewRecord]) -> Result<(), BusError>;
+    /// Commits a group's offset. `epoch` is [`Consumer::epoch`]'s: when the partition has gone to another consumer in
+    /// between it answers [`BusError::NotOwner`], and the whole transaction must roll back.
     async fn commit_in(
         &self,
         connection: &mut sqlx::PgConnection,
         group: &str,
         partition: Partition,
+        epoch: i64,
         next_offset: i64,
     ) -> Result<(), BusError>;
+    /// To be called after the commit: wakes the readers of these topics, here and in other processes. Forgotten, they
+    /// notice at their next poll, a second later.
+    fn announce(&self, topics: &[Topic]);
 }
 
 /// A member of a consumer group.
 #[async_trait]
 pub trait Consumer: Send {
-    /// The next delivery. A partition that is paused gives none.
+    /// The next delivery. A partition that is paused gives none. It can be cancelled without losing anything.
     async fn next(&mut self, limits: ReadLimits) -> Result<Delivery, BusError>;
     /// Commits: everything below `next_offset` is done.
     async fn commit(&mut self, partition: Partition, next_offset: i64) -> Result<(), BusError>;
+    /// Which ownership of the partition this is; rises at each hand-over. Always 0 on Kafka, which fences by itself.
+    fn epoch(&self, partition: Partition) -> i64;
     /// Reads again from `offset` (after a failed batch).
     async fn seek(&mut self, partition: Partition, offset: i64) -> Result<(), BusError>;
     /// Back-pressure: no deliveries from these until resumed.

@@ -7,6 +7,7 @@
 
 mod clock;
 pub mod live;
+mod runner;
 
 use async_trait::async_trait;
 use bus::{NewRecord, Partition};
@@ -15,6 +16,7 @@ use store::{StoreError, Tx};
 
 pub use clock::Clock;
 pub use live::Live;
+pub use runner::{Runner, RunnerConfig, RunnerError};
 
 /// A record as a step sees it: the envelope is read, the data is not.
 #[derive(Clone, Debug)]
