@@ -109,6 +109,9 @@ pub struct Outbound {
     pub variant: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
+    /// The contact's own zone (IANA): the dispatcher looks at the hours again before it sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
     pub caused_at: Timestamp,
     pub planned_at: Timestamp,
     pub rendered_at: Timestamp,
