@@ -10,6 +10,7 @@ pub mod id;
 pub mod message;
 pub mod phone;
 pub mod schedule;
+pub mod sms;
 
 pub use campaign::CampaignState;
 pub use contact::{Consent, Contact};

@@ -1,0 +1,106 @@
+//! Reading what phones and gateways send.
+
+use encoding_rs::{EUC_JP, EUC_KR, Encoding, ISO_2022_JP, ISO_8859_5, ISO_8859_8};
+
+use super::alphabet::{self, ESCAPE};
+
+/// The text of user data in an SMPP data coding (SMPP 3.4, 5.2.19), without its UDH. What cannot be read becomes
+/// U+FFFD; nothing makes it fail.
+///
+/// GSM-7 is expected as SMPP has it, one septet an octet. A coding that is not known is read as the default one.
+pub fn decode(data_coding: u8, bytes: &[u8]) -> String {
+    match data_coding {
+        1 => bytes.iter().map(|byte| ascii(*byte)).collect(),
+        // Octets without a meaning of their own are shown as Latin-1, which shows every one.
+        2 | 3 | 4 => bytes.iter().map(|byte| char::from(*byte)).collect(),
+        5 | 10 => by_table(ISO_2022_JP, bytes),
+        6 => by_table(ISO_8859_5, bytes),
+        7 => by_table(ISO_8859_8, bytes),
+        8 => ucs2(bytes),
+        13 => by_table(EUC_JP, bytes),
+        14 => by_table(EUC_KR, bytes),
+        // A message class: bit 2 tells octets from septets (23.038, section 4).
+        0xf0..=0xff if data_coding & 0b100 != 0 => bytes.iter().map(|byte| char::from(*byte)).collect(),
+        // The general group: bits 3 and 2 tell the alphabet.
+        0x10..=0x3f if data_coding & 0b1100 == 0b1000 => ucs2(bytes),
+        0x10..=0x3f if data_coding & 0b1100 == 0b0100 => bytes.iter().map(|byte| char::from(*byte)).collect(),
+        0xe0..=0xef => ucs2(bytes),
+        _ => gsm7(bytes),
+    }
+}
+
+fn ascii(byte: u8) -> char {
+    match byte.is_ascii() {
+        true => char::from(byte),
+        false => char::REPLACEMENT_CHARACTER,
+    }
+}
+
+fn gsm7(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let mut octets = bytes.iter();
+    while let Some(octet) = octets.next() {
+        let character = match *octet {
+            ESCAPE => match octets.next() {
+                Some(behind) => alphabet::escaped(*behind),
+                None => None,
+            },
+            septet => alphabet::plain(septet),
+        };
+        text.push(character.unwrap_or(char::REPLACEMENT_CHARACTER));
+    }
+    text
+}
+
+fn ucs2(bytes: &[u8]) -> String {
+    // Some senders put the byte order mark that does not belong there.
+    let (bytes, little) = match bytes {
+        [0xfe, 0xff, rest @ ..] => (rest, false),
+        [0xff, 0xfe, rest @ ..] => (rest, true),
+        _ => (bytes, false),
+    };
+    let (pairs, odd) = bytes.as_chunks::<2>();
+    let units = pairs.iter().map(|pair| match little {
+        true => u16::from_le_bytes(*pair),
+        false => u16::from_be_bytes(*pair),
+    });
+    let mut text: String = char::decode_utf16(units)
+        .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect();
+    if !odd.is_empty() {
+        text.push(char::REPLACEMENT_CHARACTER);
+    }
+    text
+}
+
+fn by_table(table: &'static Encoding, bytes: &[u8]) -> String {
+    table.decode_without_bom_handling(bytes).0.into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_coding_is_read() {
+        assert_eq!(decode(0, &[0x00, 0x1b, 0x65, 0x05, 0x11]), "@€é_");
+        assert_eq!(decode(1, b"STOP"), "STOP");
+        assert_eq!(decode(3, &[b'a', 0xe7, b'a']), "aça");
+        assert_eq!(decode(6, &[0xbf, 0xe0]), "Пр");
+        assert_eq!(decode(8, &[0x04, 0x36, 0xd8, 0x3d, 0xde, 0x00]), "ж😀");
+        assert_eq!(decode(8, &[0xff, 0xfe, 0x36, 0x04]), "ж");
+        assert_eq!(decode(0xf0, b"STOP"), "STOP");
+        assert_eq!(decode(0x18, &[0x04, 0x36]), "ж");
+    }
+
+    #[test]
+    fn nothing_makes_it_fail() {
+        assert_eq!(decode(0, &[0x1b]), "\u{fffd}");
+        assert_eq!(decode(0, &[0x1b, 0x1b, 0xff]), "\u{fffd}\u{fffd}");
+        assert_eq!(decode(8, &[0xd8, 0x3d, 0x00]), "\u{fffd}\u{fffd}");
+        for coding in 0..=255 {
+            let everything: Vec<u8> = (0..=255).collect();
+            assert!(!decode(coding, &everything).is_empty());
+        }
+    }
+}
