@@ -1,0 +1,49 @@
+# What there is to do: `make help`. Runs on Debian 12 or later with Rust, git and make; what else is missing is installed.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+INSTALL := deploy/install.sh
+KAFKA := .cache/kafka
+
+.PHONY: help demo demo-kafka up test test-kafka test-deploy check bench chaos
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+demo: ## the main job on real input: events in over gRPC, texts out at a gateway simulator, receipts back (PostgreSQL bus)
+	$(INSTALL) build postgresql
+	cargo build --release --locked -p tamtam
+	target/release/tamtam demo
+
+demo-kafka: ## the same on a real Apache Kafka
+	$(INSTALL) build postgresql kafka
+	cargo build --release --locked -p tamtam
+	deploy/kafka/with-node.sh 'target/release/tamtam demo --kafka $$KAFKA'
+
+up: ## tamtam with the gateway simulator, until Ctrl-C
+	$(INSTALL) build postgresql
+	cargo build --release --locked -p tamtam
+	target/release/tamtam up --simulator
+
+test: ## all tests on the embedded default, with a private PostgreSQL and a headless browser
+	$(INSTALL) build postgresql browser node
+	cargo build --locked -p tamtam --features failpoints
+	cargo test --locked --workspace --no-fail-fast
+
+test-kafka: ## the integration tests on a real Apache Kafka
+	$(INSTALL) build postgresql browser node kafka
+	cargo build --locked -p tamtam --features failpoints
+	TAMTAM_TEST_BUS=kafka cargo test --locked -p tests --no-fail-fast
+
+test-deploy: ## what `kubectl kustomize` makes of deploy/k8s, against the typed Kubernetes API and the binary
+	$(INSTALL) build postgresql kubectl
+	cargo build --locked -p tamtam --features failpoints
+	TAMTAM_TEST_KUBECTL=$$($(INSTALL) --where kubectl) cargo test --locked -p tests -- deploy::
+
+check: ## format, clippy, rustdoc, licences and advisories
+	$(INSTALL) build deny
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+	deploy/deny.sh

@@ -1,0 +1,16 @@
+//! One module a page.
+
+pub(crate) mod announce;
+pub(crate) mod assets;
+pub(crate) mod campaign;
+pub(crate) mod home;
+pub(crate) mod sign_in;
+
+use axum::{http::StatusCode, response::Response};
+
+use crate::{Visit, layout};
+
+pub(crate) async fn not_found(visit: Visit) -> Response {
+    let message = visit.language.words().not_found;
+    layout::error_page(visit.language, visit.caller.as_ref(), StatusCode::NOT_FOUND, message)
+}
