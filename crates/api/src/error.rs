@@ -31,6 +31,18 @@ pub struct ApiError {
     pub message: String,
     /// Where: a field's path, for example `events[3].time`.
     pub field: Option<String>,
+    /// Where one request has several mistakes (a file of resources): each of them.
+    pub errors: Vec<ErrorDetail>,
+}
+
+/// One of several mistakes in a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorDetail {
+    /// Counted from 1.
+    pub line: Option<usize>,
+    /// What it is about, for example `trigger cart-reminder`; may be empty.
+    pub about: String,
+    pub message: String,
 }
 
 impl ApiError {
@@ -39,6 +51,7 @@ impl ApiError {
             kind,
             message: message.into(),
             field: None,
+            errors: Vec::new(),
         }
     }
 
@@ -47,6 +60,7 @@ impl ApiError {
             kind: ErrorKind::Invalid,
             message: message.into(),
             field: Some(field.into()),
+            errors: Vec::new(),
         }
     }
 
@@ -57,6 +71,12 @@ impl ApiError {
 
     pub fn conflict(message: impl Into<String>) -> ApiError {
         ApiError::new(ErrorKind::Conflict, message)
+    }
+
+    /// The same error, said of a field.
+    pub fn at(mut self, field: impl Into<String>) -> ApiError {
+        self.field = Some(field.into());
+        self
     }
 
     pub fn internal(message: impl Into<String>) -> ApiError {

@@ -4,6 +4,7 @@
 //! (`messages_claim`, `campaign_pause`). Nothing outside this crate and the bus's PostgreSQL half names sqlx.
 
 pub mod campaigns;
+pub mod dead_letters;
 pub mod deferred;
 mod error;
 pub mod keys;

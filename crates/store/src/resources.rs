@@ -35,7 +35,57 @@ impl Applied {
     }
 }
 
+/// The campaigns that are not over and use a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedBy {
+    pub campaign: uuid::Uuid,
+    pub name: String,
+}
+
 impl Tx {
+    /// Keeps everybody else from changing resources until this transaction ends: references are checked against what
+    /// nobody is changing.
+    pub async fn resources_lock(&mut self) -> Result<(), StoreError> {
+        sqlx::query("select pg_advisory_xact_lock(hashtext('tamtam.resources'))")
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(())
+    }
+
+    /// All resources, as this transaction sees them.
+    pub async fn resources_all(&mut self) -> Result<Vec<ResourceRow>, StoreError> {
+        let rows =
+            sqlx::query("select kind, name, version, body, updated_at, updated_by from resources order by kind, name")
+                .fetch_all(&mut *self.inner)
+                .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Removes a resource; `false` where there is none.
+    pub async fn resource_delete(&mut self, kind: &str, name: &str) -> Result<bool, StoreError> {
+        let done = sqlx::query("delete from resources where kind = $1 and name = $2")
+            .bind(kind)
+            .bind(name)
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// A campaign that is not over and uses this template (or audience), if any does.
+    pub async fn resource_in_campaign(&mut self, kind: &str, name: &str) -> Result<Option<UsedBy>, StoreError> {
+        let row: Option<(uuid::Uuid, String)> = sqlx::query_as(
+            "select id, name from campaigns
+             where state in ('scheduled', 'running', 'paused')
+               and case $1 when 'template' then template = $2 when 'audience' then audience = $2 else false end
+             order by created_at limit 1",
+        )
+        .bind(kind)
+        .bind(name)
+        .fetch_optional(&mut *self.inner)
+        .await?;
+        Ok(row.map(|(campaign, name)| UsedBy { campaign, name }))
+    }
+
     /// Writes a set of (kind, name, body); the answer is in the same order. All or none: the caller's transaction.
     pub async fn resources_apply(
         &mut self,
@@ -43,10 +93,7 @@ impl Tx {
         by: &str,
         now: Timestamp,
     ) -> Result<Vec<Applied>, StoreError> {
-        // Two applies at once would each check their references against what the other is changing.
-        sqlx::query("select pg_advisory_xact_lock(hashtext('tamtam.resources'))")
-            .execute(&mut *self.inner)
-            .await?;
+        self.resources_lock().await?;
         let mut answers = Vec::with_capacity(resources.len());
         for (kind, name, body) in resources {
             let inserted = sqlx::query(
