@@ -5,16 +5,19 @@
 //! both, so that a misspelt key is never silently ignored.
 
 pub mod audience;
+pub mod composer;
 pub mod gateway;
 mod parse;
 mod period;
 pub mod policy;
 mod resource;
+pub mod rules;
 mod snapshot;
 pub mod template;
 pub mod trigger;
 
 pub use audience::Audience;
+pub use composer::{Compose, Composed, Composer, Refusal};
 pub use gateway::Gateway;
 pub use parse::{Parsed, ResourceError, parse_toml, parse_toml_with_lines};
 pub use period::{Period, PeriodError};

@@ -12,7 +12,7 @@ pub fn decode(data_coding: u8, bytes: &[u8]) -> String {
     match data_coding {
         1 => bytes.iter().map(|byte| ascii(*byte)).collect(),
         // Octets without a meaning of their own are shown as Latin-1, which shows every one.
-        2 | 3 | 4 => bytes.iter().map(|byte| char::from(*byte)).collect(),
+        2..=4 => bytes.iter().map(|byte| char::from(*byte)).collect(),
         5 | 10 => by_table(ISO_2022_JP, bytes),
         6 => by_table(ISO_8859_5, bytes),
         7 => by_table(ISO_8859_8, bytes),
