@@ -1,0 +1,293 @@
+//! A message as an HTTP request, by the description.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use base64::Engine as _;
+use domain::sms::Encoding;
+use jiff::Timestamp;
+use reqwest::{
+    Client, Request, Url,
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+};
+use resources::gateway::{Auth, Format, Http, Method, Placeholders};
+use sha1::{Digest as _, Sha1};
+
+use crate::Submission;
+
+/// How long a message is worth delivering where it has no deadline of its own.
+const LONGEST_MINUTES: i64 = 2 * 24 * 60;
+
+pub(super) struct Writer {
+    method: reqwest::Method,
+    address: String,
+    query: Option<Placeholders>,
+    format: Option<Format>,
+    fields: Vec<(String, Placeholders)>,
+    body: Option<Placeholders>,
+    headers: Vec<(HeaderName, Placeholders)>,
+    callback_url: Option<String>,
+    callback_query: Option<Placeholders>,
+    auth: Auth,
+    user: String,
+    password: String,
+}
+
+/// The description and the message do not make a request; neither is repeated.
+#[derive(Debug)]
+pub(super) struct Unwritable;
+
+impl Writer {
+    pub(super) fn new(resource: &resources::Gateway, http: &Http, password: Option<String>) -> Result<Writer, String> {
+        let all = |fields: &BTreeMap<String, String>| {
+            fields
+                .iter()
+                .map(|(name, value)| Ok((name.clone(), Placeholders::parse(value)?)))
+                .collect::<Result<Vec<_>, String>>()
+        };
+        let parsed = |text: &Option<String>| text.as_deref().map(Placeholders::parse).transpose();
+        Url::parse(&resource.address).map_err(|_| "`address` is no URL".to_owned())?;
+        Ok(Writer {
+            method: match http.method.unwrap_or(Method::Post) {
+                Method::Get => reqwest::Method::GET,
+                Method::Post => reqwest::Method::POST,
+                Method::Put => reqwest::Method::PUT,
+            },
+            address: resource.address.clone(),
+            query: parsed(&http.query)?,
+            format: http.format,
+            fields: all(&http.fields)?,
+            body: parsed(&http.body)?,
+            headers: all(&http.headers)?
+                .into_iter()
+                .map(|(name, value)| {
+                    let name = name.parse().map_err(|_| "a header's name is wrong".to_owned())?;
+                    Ok((name, value))
+                })
+                .collect::<Result<_, String>>()?,
+            callback_url: resource.callback_url.clone(),
+            callback_query: parsed(&http.callback.as_ref().and_then(|callback| callback.query.clone()))?,
+            auth: http.auth.unwrap_or(Auth::None),
+            user: resource.system_id.clone().unwrap_or_default(),
+            password: password.unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn write(&self, client: &Client, message: &Submission, now: Timestamp) -> Result<Request, Unwritable> {
+        let value = |name: &str| self.value(name, message, now);
+        let mut url = self.address.clone();
+        if let Some(query) = &self.query {
+            url.push(if url.contains('?') { '&' } else { '?' });
+            url.push_str(&query.fill(value, percent));
+        }
+        let body = self.body(value)?;
+        let mut headers = HeaderMap::new();
+        for (name, text) in &self.headers {
+            let text = text.fill(value, as_it_is);
+            headers.insert(name, HeaderValue::from_str(&text).map_err(|_| Unwritable)?);
+        }
+        self.authorize(&mut headers, &url, &body, now)?;
+        let mut request = client.request(self.method.clone(), &url);
+        if let Some(format) = self.format {
+            let kind = match format {
+                Format::Form => "application/x-www-form-urlencoded",
+                Format::Json => "application/json",
+            };
+            if !headers.contains_key(CONTENT_TYPE) {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            }
+            request = request.body(body);
+        }
+        request.headers(headers).build().map_err(|_| Unwritable)
+    }
+
+    fn body<'a>(&self, value: impl Fn(&str) -> Cow<'a, str> + Copy) -> Result<String, Unwritable> {
+        // A field that turns out empty is left out: a callback address that is not configured, for example.
+        let fields = || {
+            self.fields
+                .iter()
+                .map(move |(name, text)| (name, text.fill(value, as_it_is)))
+                .filter(|(_, text)| !text.is_empty())
+        };
+        Ok(match (self.format, &self.body) {
+            (None, _) => String::new(),
+            (Some(Format::Json), Some(body)) => body.fill(value, json),
+            (Some(Format::Form), Some(body)) => body.fill(value, percent),
+            (Some(Format::Form), None) => url::form_urlencoded::Serializer::new(String::new())
+                .extend_pairs(fields())
+                .finish(),
+            (Some(Format::Json), None) => {
+                let object: serde_json::Map<String, serde_json::Value> =
+                    fields().map(|(name, text)| (name.clone(), text.into())).collect();
+                serde_json::to_string(&object).map_err(|_| Unwritable)?
+            }
+        })
+    }
+
+    fn value<'a>(&'a self, name: &str, message: &'a Submission, now: Timestamp) -> Cow<'a, str> {
+        let unicode = message.encoding == Encoding::Ucs2;
+        match name {
+            "to" => message.phone.e164().into(),
+            "to_digits" => message.phone.e164().trim_start_matches('+').into(),
+            "from" => message.sender.as_str().into(),
+            "text" => message.text.as_str().into(),
+            "reference" => message.reference.hyphenated().to_string().into(),
+            "user" => self.user.as_str().into(),
+            "password" => self.password.as_str().into(),
+            "coding" => if unicode { "2" } else { "0" }.into(),
+            "kind" => if unicode { "unicode" } else { "text" }.into(),
+            "parts" => message.parts.to_string().into(),
+            "minutes" => message
+                .expires_at
+                .map_or(LONGEST_MINUTES, |at| {
+                    (at.duration_since(now).as_secs() / 60).clamp(1, LONGEST_MINUTES)
+                })
+                .to_string()
+                .into(),
+            "callback_url" => self.callback_url(message, now).into(),
+            // Unknown ones were refused when the description was read.
+            _ => "".into(),
+        }
+    }
+
+    fn callback_url(&self, message: &Submission, now: Timestamp) -> String {
+        let Some(url) = &self.callback_url else {
+            return String::new();
+        };
+        match &self.callback_query {
+            None => url.clone(),
+            Some(query) => {
+                let joint = if url.contains('?') { '&' } else { '?' };
+                // A callback's address does not hold itself.
+                let value = |name: &str| match name {
+                    "callback_url" => Cow::Borrowed(""),
+                    other => self.value(other, message, now),
+                };
+                format!("{url}{joint}{}", query.fill(value, percent))
+            }
+        }
+    }
+
+    fn authorize(&self, headers: &mut HeaderMap, url: &str, body: &str, now: Timestamp) -> Result<(), Unwritable> {
+        let mut set = |name: &'static str, text: &str| {
+            let mut value = HeaderValue::from_str(text).map_err(|_| Unwritable)?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+            Ok(())
+        };
+        match self.auth {
+            Auth::None => Ok(()),
+            Auth::Basic => {
+                let both = format!("{}:{}", self.user, self.password);
+                let both = base64::engine::general_purpose::STANDARD.encode(both);
+                set("authorization", &format!("Basic {both}"))
+            }
+            Auth::Bearer => set("authorization", &format!("Bearer {}", self.password)),
+            Auth::Ovh => {
+                let (application, consumer) = self.user.split_once(':').unwrap_or((&self.user, ""));
+                let time = now.as_second().to_string();
+                let signed = [&self.password, consumer, self.method.as_str(), url, body, &time].join("+");
+                let digest = Sha1::digest(signed.as_bytes());
+                let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+                set("x-ovh-application", application)?;
+                set("x-ovh-consumer", consumer)?;
+                set("x-ovh-timestamp", &time)?;
+                set("x-ovh-signature", &format!("$1${digest}"))
+            }
+        }
+    }
+}
+
+fn as_it_is(text: &str, out: &mut String) {
+    out.push_str(text);
+}
+
+fn percent(text: &str, out: &mut String) {
+    out.extend(url::form_urlencoded::byte_serialize(text.as_bytes()));
+}
+
+/// The inside of a JSON string.
+fn json(text: &str, out: &mut String) {
+    let quoted = serde_json::to_string(text).unwrap_or_default();
+    out.push_str(quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{Phone, sms};
+    use uuid::Uuid;
+
+    fn message(text: &str) -> Submission {
+        let measured = sms::measure(text);
+        Submission {
+            reference: Uuid::from_u128(7),
+            phone: Phone::from_e164("+262692123456"),
+            sender: "BOUTIQUE".into(),
+            text: text.into(),
+            encoding: measured.encoding,
+            parts: measured.parts,
+            expires_at: Some(Timestamp::from_second(3_600).unwrap()),
+        }
+    }
+
+    fn request(resource: &resources::Gateway, text: &str) -> (String, String, HeaderMap) {
+        let http = resource.http_description().unwrap();
+        let writer = Writer::new(resource, &http, Some("s3cret".into())).unwrap();
+        let request = writer
+            .write(&Client::new(), &message(text), Timestamp::UNIX_EPOCH)
+            .unwrap();
+        let body = request.body().and_then(|body| body.as_bytes()).unwrap_or_default();
+        (
+            request.url().to_string(),
+            String::from_utf8(body.to_vec()).unwrap(),
+            request.headers().clone(),
+        )
+    }
+
+    fn http(profile: &str) -> resources::Gateway {
+        resources::Gateway {
+            system_id: Some("account".into()),
+            ..resources::Gateway::http("main", "https://gateway.example/send", profile)
+        }
+    }
+
+    #[test]
+    fn a_form_with_basic_authentication() {
+        let (url, body, headers) = request(&http("twilio"), "O'Brien & Söhne=1");
+        assert_eq!(url, "https://gateway.example/send");
+        assert_eq!(
+            body,
+            "Body=O%27Brien+%26+S%C3%B6hne%3D1&From=BOUTIQUE&To=%2B262692123456"
+        );
+        assert_eq!(headers["authorization"], "Basic YWNjb3VudDpzM2NyZXQ=");
+    }
+
+    #[test]
+    fn a_get_with_a_callback_address_in_it() {
+        let mut resource = http("kannel");
+        resource.callback_url = Some("http://ours.example/callbacks/main?secret=x".into());
+        let (url, body, _) = request(&resource, "ж & ж");
+        assert!(body.is_empty());
+        let url = Url::parse(&url).unwrap();
+        let pairs: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
+        assert_eq!(pairs["text"], "ж & ж");
+        assert_eq!((pairs["coding"].as_str(), pairs["validity"].as_str()), ("2", "60"));
+        assert_eq!(
+            pairs["dlr-url"],
+            "http://ours.example/callbacks/main?secret=x&reference=00000000-0000-0000-0000-000000000007&status=%d"
+        );
+    }
+
+    #[test]
+    fn json_cannot_be_broken_out_of() {
+        let (_, body, headers) = request(&http("ovh"), "\"},{\"x\":\"\\\n");
+        let read: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(read["message"], "\"},{\"x\":\"\\\n");
+        assert_eq!(read["validityPeriod"], 60);
+        assert!(headers["x-ovh-signature"].to_str().unwrap().starts_with("$1$"));
+        let (_, body, _) = request(&http("vonage"), "a\"b");
+        let read: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&read["text"], &read["to"]), (&"a\"b".into(), &"262692123456".into()));
+        assert!(read.get("callback").is_none());
+    }
+}

@@ -1,0 +1,50 @@
+//! The choices of a gateway that have names.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GatewayKind {
+    Smpp,
+    Http,
+}
+
+/// Which SMPP sessions there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bind {
+    /// Dispatchers transmit; the receipt collector receives.
+    #[default]
+    TransmitterReceiver,
+    /// Dispatchers do both on one connection, for gateways that allow no other.
+    Transceiver,
+}
+
+/// How a text of several parts is handed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LongText {
+    /// Our own parts, each with a user data header (3GPP 23.040, 9.2.3.24.1).
+    #[default]
+    Udh,
+    /// Our own parts, numbered by `sar_…` TLVs.
+    Sar,
+    /// The whole text in `message_payload`; the gateway splits it.
+    Payload,
+}
+
+/// How a receipt's id relates to the one in the answer to the submission. Gateways are known to answer in one base and
+/// to report in the other, with and without leading zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReceiptIds {
+    /// The same id, or the same number in the other base, in this order.
+    #[default]
+    Auto,
+    /// The same id.
+    Same,
+    /// Receipts are hexadecimal, answers decimal.
+    Hex,
+    /// Receipts are decimal, answers hexadecimal.
+    Decimal,
+}
