@@ -10,19 +10,19 @@
 mod error;
 mod role;
 
-mod audience;
-mod audit;
-mod campaigns;
-mod contacts;
-mod dead_letters;
+pub mod audience;
+// pub mod audit;
+// pub mod campaigns;
+pub mod contacts;
+pub mod dead_letters;
 pub mod events;
-mod import;
+pub mod import;
 pub mod keys;
 pub mod messages;
-mod messages_show;
-mod preview;
-mod resources;
-mod topics;
+// pub mod messages_show;
+// pub mod preview;
+// pub mod resources;
+pub mod topics;
 pub mod trace;
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use bus::Log;
 use stage::Clock;
 use store::Store;
 
-pub use error::{ApiError, ErrorKind};
+pub use error::{ApiError, ErrorDetail, ErrorKind};
 pub use role::{Caller, Role};
 
 /// The operations. Cheap to clone.
