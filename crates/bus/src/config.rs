@@ -46,7 +46,8 @@ impl std::fmt::Debug for KafkaConfig {
 /// Opens the bus. It does not wait for it to answer: [`Log::ping`] does.
 pub async fn open(config: BusConfig) -> Result<Arc<dyn Log>, BusError> {
     match config {
-        BusConfig::Postgres(_) | BusConfig::Kafka(_) => Err(BusError::Setting {
+        BusConfig::Postgres(config) => Ok(Arc::new(crate::postgres::open(config))),
+        BusConfig::Kafka(_) => Err(BusError::Setting {
             key: "bus".into(),
             reason: "no bus is compiled in".into(),
         }),

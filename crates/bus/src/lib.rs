@@ -11,6 +11,8 @@
 //!   back-pressure, not an error.
 
 mod config;
+mod partitioner;
+mod postgres;
 
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use events::{Envelope, Header, Record, Topic};
 use jiff::Timestamp;
 
 pub use config::{BusConfig, KafkaConfig, PostgresConfig, open};
+pub use partitioner::partition_for;
+pub use postgres::maintain as postgres_maintain;
 
 /// Key, headers and value together. Kafka's `message.max.bytes` default.
 pub const MAX_RECORD_BYTES: usize = 1_048_576;
@@ -33,6 +37,12 @@ pub struct NewRecord {
 }
 
 impl NewRecord {
+    /// What counts against [`MAX_RECORD_BYTES`]: key, headers and value.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.key.len() + headers + self.value.len()
+    }
+
     /// A record of ours in its envelope; `traceparent` is the one of the record that caused it.
     pub fn wrap<R: Record>(
         topic: Topic,
@@ -57,6 +67,18 @@ impl NewRecord {
             value: record.to_bytes(),
         }
     }
+}
+
+fn check_size(record: &NewRecord) -> Result<(), BusError> {
+    let bytes = record.size();
+    if bytes > MAX_RECORD_BYTES {
+        return Err(BusError::TooLarge {
+            topic: record.topic,
+            bytes,
+            limit: MAX_RECORD_BYTES,
+        });
+    }
+    Ok(())
 }
 
 /// A record as it was read.

@@ -1,0 +1,99 @@
+//! The topics that the database has, by name: remembered, because every append asks.
+
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use events::Topic;
+use sqlx::PgPool;
+
+use crate::{BusError, TopicSettings};
+
+/// After this long it is looked up again, in the way of one caller: a topic may have been given more partitions.
+const FRESH: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub id: i16,
+    pub partitions: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Catalog {
+    pool: PgPool,
+    topics: RwLock<(Option<Instant>, HashMap<Topic, Known>)>,
+}
+
+impl Catalog {
+    pub fn new(pool: PgPool) -> Catalog {
+        Catalog {
+            pool,
+            topics: RwLock::default(),
+        }
+    }
+
+    /// The topic's id and how many partitions it has.
+    pub async fn known(&self, topic: Topic) -> Result<Known, BusError> {
+        {
+            let remembered = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+            if let (Some(read), Some(known)) = (remembered.0, remembered.1.get(&topic))
+                && read.elapsed() < FRESH
+            {
+                return Ok(*known);
+            }
+        }
+        let found = self.refresh().await?;
+        found
+            .get(&topic)
+            .copied()
+            .ok_or_else(|| BusError::UnknownTopic(topic.name().into()))
+    }
+
+    async fn refresh(&self) -> Result<HashMap<Topic, Known>, BusError> {
+        let pool = self.pool.clone();
+        let rows: Vec<(String, i16, i32)> = super::uncancelled(async move {
+            sqlx::query_as("select name, id, partitions from log.topics")
+                .fetch_all(&pool)
+                .await
+                .map_err(BusError::Postgres)
+        })
+        .await?;
+        let found: HashMap<Topic, Known> = rows
+            .into_iter()
+            .filter_map(|(name, id, partitions)| {
+                let partitions = u32::try_from(partitions).ok()?;
+                Some((Topic::by_name(&name)?, Known { id, partitions }))
+            })
+            .collect();
+        *self.topics.write().unwrap_or_else(PoisonError::into_inner) = (Some(Instant::now()), found.clone());
+        Ok(found)
+    }
+
+    pub async fn ensure(&self, topics: &[TopicSettings]) -> Result<(), BusError> {
+        // In one order for everybody.
+        let mut topics = topics.to_vec();
+        topics.sort_by_key(|settings| settings.topic);
+        for settings in topics {
+            let partitions = i32::try_from(settings.partitions).ok().filter(|count| *count > 0);
+            let partitions = partitions.ok_or_else(|| BusError::Setting {
+                key: format!("partitions of {}", settings.topic),
+                reason: "expected 1 or more".into(),
+            })?;
+            let pool = self.pool.clone();
+            super::uncancelled(async move {
+                sqlx::query("select log.topic_ensure($1, $2, make_interval(secs => $3), now())")
+                    .bind(settings.topic.name())
+                    .bind(partitions)
+                    .bind(settings.retention.as_secs_f64())
+                    .execute(&pool)
+                    .await
+                    .map_err(BusError::Postgres)
+            })
+            .await?;
+        }
+        self.refresh().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! A group member on the PostgreSQL log.
+//!
+//! Its work on the database runs in tasks of its own, one at a time: a caller that gives up waiting ([`Consumer::next`] can
+//! be cancelled) leaves neither a half-read connection nor a partition that is locked and forgotten. Positions move only
+//! when a batch is handed out, so what a cancelled call had read is read again.
+
+use std::{
+    panic,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use events::Topic;
+use futures::future::{BoxFuture, FutureExt, select_all};
+use tokio::sync::{Mutex, watch};
+
+use super::{
+    Shared,
+    session::{Session, SharedState, State, lock},
+};
+use crate::{BusError, Consumer, Delivery, Partition, ReadLimits, StoredRecord};
+
+/// How often to look without having been woken.
+const POLL: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct PostgresConsumer {
+    session: Arc<Mutex<Session>>,
+    state: SharedState,
+    appended: Vec<watch::Receiver<()>>,
+    groups: watch::Receiver<()>,
+    looked: Instant,
+    balanced: Option<Instant>,
+    /// The partition of the last batch: the next one's turn comes first.
+    last: Option<Partition>,
+}
+
+impl PostgresConsumer {
+    pub async fn join(shared: Arc<Shared>, group: &str, topics: &[Topic]) -> Result<PostgresConsumer, BusError> {
+        let state = SharedState::default();
+        let consumer = PostgresConsumer {
+            appended: topics.iter().map(|topic| shared.wake.on_append(*topic)).collect(),
+            groups: shared.wake.on_group_change(),
+            session: Arc::new(Mutex::new(Session::new(shared, group, topics, state.clone()))),
+            state,
+            looked: Instant::now(),
+            balanced: None,
+            last: None,
+        };
+        consumer.on_session(|session| session.join().boxed()).await?;
+        Ok(consumer)
+    }
+
+    /// Runs `work` to its end, whether or not the caller waits for it.
+    async fn on_session<T, W>(&self, work: W) -> Result<T, BusError>
+    where
+        T: Send + 'static,
+        W: for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T, BusError>> + Send + 'static,
+    {
+        let session = self.session.clone();
+        super::uncancelled(async move { work(&mut *session.lock().await).await }).await
+    }
+
+    /// The next partition in turn that has records for us.
+    fn choose(&self) -> Option<Partition> {
+        let state = lock(&self.state);
+        let ready: Vec<Partition> = state
+            .owned
+            .iter()
+            .filter(|(_, owned)| owned.is_readable() && owned.segment.is_some() && owned.end > owned.position)
+            .map(|(partition, _)| *partition)
+            .collect();
+        let after = ready.iter().find(|partition| Some(**partition) > self.last);
+        after.or(ready.first()).copied()
+    }
+
+    /// Moves on past the records, unless the partition went or was sought elsewhere in between.
+    fn advance(&mut self, partition: Partition, records: &[StoredRecord]) -> bool {
+        let mut state = lock(&self.state);
+        let (Some(first), Some(last)) = (records.first(), records.last()) else {
+            // The segment's end: the records that we know of are in the next.
+            state.stale = true;
+            if let Some(owned) = state.owned.get_mut(&partition) {
+                owned.segment = None;
+            }
+            return false;
+        };
+        let Some(owned) = state.owned.get_mut(&partition) else {
+            return false;
+        };
+        if owned.position != first.offset || !owned.is_readable() {
+            return false;
+        }
+        owned.position = last.offset + 1;
+        owned.end = owned.end.max(owned.position);
+        self.last = Some(partition);
+        true
+    }
+
+    /// Waits for news, a change in the group or `until`.
+    async fn wait(&mut self, until: Instant) {
+        let balance = self.balanced.map_or_else(Instant::now, |at| at + POLL);
+        let until = until.min(self.looked + POLL).min(balance);
+        let appended = select_all(self.appended.iter_mut().map(|topic| topic.changed().boxed()));
+        tokio::select! {
+            () = tokio::time::sleep_until(until.into()) => {}
+            _ = appended => lock(&self.state).stale = true,
+            _ = self.groups.changed() => self.balanced = None,
+        }
+    }
+
+    fn owned<T>(&self, partition: Partition, change: impl FnOnce(&mut State) -> Option<T>) -> Result<T, BusError> {
+        change(&mut lock(&self.state)).ok_or(BusError::NotOwner {
+            topic: partition.topic,
+            number: partition.number,
+        })
+    }
+}
+
+#[async_trait]
+impl Consumer for PostgresConsumer {
+    async fn next(&mut self, limits: ReadLimits) -> Result<Delivery, BusError> {
+        let until = Instant::now() + limits.wait;
+        loop {
+            if let Some(delivery) = lock(&self.state).pending.pop_front() {
+                return Ok(delivery);
+            }
+            if self.groups.has_changed().unwrap_or(false) || self.balanced.is_none_or(|at| at.elapsed() >= POLL) {
+                self.groups.mark_unchanged();
+                let done = self.on_session(|session| session.balance().boxed()).await;
+                if let Some(delivery) = lock(&self.state).pending.pop_front() {
+                    return Ok(delivery);
+                }
+                done?;
+                self.balanced = Some(Instant::now());
+            }
+            if let Some(partition) = self.choose() {
+                let fetched = self.on_session(move |session| session.fetch(partition, limits).boxed()).await;
+                match fetched {
+                    Ok(records) if self.advance(partition, &records) => {
+                        return Ok(Delivery::Batch { partition, records });
+                    }
+                    Ok(_) => continue,
+                    Err(error) => match lock(&self.state).pending.pop_front() {
+                        Some(delivery) => return Ok(delivery),
+                        None => return Err(error),
+                    },
+                }
+            }
+            let woken = self.appended.iter().any(|topic| topic.has_changed().unwrap_or(false));
+            let stale = lock(&self.state).stale;
+            if stale || woken || self.looked.elapsed() >= POLL {
+                for topic in &mut self.appended {
+                    topic.mark_unchanged();
+                }
+                let done = self.on_session(|session| session.look().boxed()).await;
+                if let Some(delivery) = lock(&self.state).pending.pop_front() {
+                    return Ok(delivery);
+                }
+                done?;
+                self.looked = Instant::now();
+                continue;
+            }
+            if Instant::now() >= until {
+                return Ok(Delivery::Idle);
+            }
+            self.wait(until).await;
+        }
+    }
+
+    async fn commit(&mut self, partition: Partition, next_offset: i64) -> Result<(), BusError> {
+        self.on_session(move |session| session.commit(partition, next_offset).boxed())
+            .await
+    }
+
+    fn epoch(&self, partition: Partition) -> i64 {
+        lock(&self.state).owned.get(&partition).map_or(0, |owned| owned.epoch)
+    }
+
+    async fn seek(&mut self, partition: Partition, offset: i64) -> Result<(), BusError> {
+        self.owned(partition, |state| {
+            let owned = state.owned.get_mut(&partition)?;
+            owned.position = offset;
+            owned.segment = None;
+            state.stale = true;
+            Some(())
+        })
+    }
+
+    fn pause(&mut self, partitions: &[Partition]) -> Result<(), BusError> {
+        let mut state = lock(&self.state);
+        for partition in partitions {
+            if let Some(owned) = state.owned.get_mut(partition) {
+                owned.paused = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, partitions: &[Partition]) -> Result<(), BusError> {
+        let mut state = lock(&self.state);
+        for partition in partitions {
+            if let Some(owned) = state.owned.get_mut(partition) {
+                owned.paused = false;
+                state.stale = true;
+            }
+        }
+        Ok(())
+    }
+
+    async fn release(&mut self, partitions: &[Partition]) -> Result<(), BusError> {
+        let partitions = partitions.to_vec();
+        self.on_session(move |session| async move { session.release(&partitions).await }.boxed())
+            .await
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), BusError> {
+        self.on_session(|session| session.leave().boxed()).await
+    }
+}
+
+/// What a task that panicked owes its caller.
+pub(super) fn rethrow(error: tokio::task::JoinError) -> BusError {
+    match error.try_into_panic() {
+        Ok(payload) => panic::resume_unwind(payload),
+        // The runtime is shutting down.
+        Err(_) => BusError::Postgres(sqlx::Error::WorkerCrashed),
+    }
+}

@@ -1,0 +1,150 @@
+//! Waking readers: in this process through a watch a topic, in others by `notify`.
+//!
+//! A notification is a hint and nothing more: it is sent after the commit, on a connection of its own, and a reader that
+//! misses one looks by itself a second later. Sent inside the appending transaction it would make all appenders queue for
+//! PostgreSQL's one notification lock across their commits.
+
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use events::Topic;
+use sqlx::{PgPool, postgres::PgListener, postgres::PgPoolOptions};
+use tokio::sync::{Notify, watch};
+
+const CHANNEL: &str = "tamtam_log";
+/// In the payload: somebody joined, left or let go of a partition.
+const GROUPS: &str = "*";
+/// Notices within this time share one notification.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// Where readers wait, and what is to be told to other processes.
+#[derive(Debug)]
+pub(super) struct Wake {
+    /// By topic.
+    appended: Vec<watch::Sender<()>>,
+    groups: watch::Sender<()>,
+    untold: Mutex<BTreeSet<&'static str>>,
+    tell: Notify,
+    /// Marks our own notifications, which we need not hear.
+    instance: String,
+}
+
+impl Wake {
+    pub fn new() -> Arc<Wake> {
+        Arc::new(Wake {
+            appended: Topic::ALL.map(|_| watch::Sender::new(())).into(),
+            groups: watch::Sender::new(()),
+            untold: Mutex::default(),
+            tell: Notify::new(),
+            instance: format!("{:016x}", RandomState::new().build_hasher().finish()),
+        })
+    }
+
+    pub fn on_append(&self, topic: Topic) -> watch::Receiver<()> {
+        self.appended[topic as usize].subscribe()
+    }
+
+    pub fn on_group_change(&self) -> watch::Receiver<()> {
+        self.groups.subscribe()
+    }
+
+    /// Records of these topics were committed.
+    pub fn appended(&self, topics: &[Topic]) {
+        for topic in topics {
+            self.appended[*topic as usize].send_replace(());
+        }
+        self.untold().extend(topics.iter().map(|topic| topic.name()));
+        self.tell.notify_one();
+    }
+
+    /// A group's members or owners changed.
+    pub fn group_changed(&self) {
+        self.groups.send_replace(());
+        self.untold().insert(GROUPS);
+        self.tell.notify_one();
+    }
+
+    fn untold(&self) -> MutexGuard<'_, BTreeSet<&'static str>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heard(&self, payload: &str) {
+        let Some((instance, notices)) = payload.split_once(':') else {
+            return;
+        };
+        if instance == self.instance {
+            return;
+        }
+        for notice in notices.split(',') {
+            if notice == GROUPS {
+                self.groups.send_replace(());
+            } else if let Some(topic) = Topic::by_name(notice) {
+                self.appended[topic as usize].send_replace(());
+            }
+        }
+    }
+
+    fn wake_all(&self) {
+        for waiting in &self.appended {
+            waiting.send_replace(());
+        }
+        self.groups.send_replace(());
+    }
+}
+
+/// Tells other processes, for ever.
+pub(super) async fn tell(wake: Arc<Wake>, pool: PgPool) {
+    loop {
+        wake.tell.notified().await;
+        let notices = std::mem::take(&mut *wake.untold());
+        if notices.is_empty() {
+            continue;
+        }
+        let payload = format!(
+            "{}:{}",
+            wake.instance,
+            notices.into_iter().collect::<Vec<_>>().join(",")
+        );
+        let sent = sqlx::query("select pg_notify($1, $2)")
+            .bind(CHANNEL)
+            .bind(payload)
+            .execute(&pool)
+            .await;
+        if let Err(error) = sent {
+            tracing::debug!(%error, "notification not sent; readers notice at their next poll");
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+}
+
+/// Hears other processes, for ever, on a connection of its own.
+pub(super) async fn listen(wake: Arc<Wake>, pool: PgPool) {
+    let own = PgPoolOptions::new()
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with((*pool.connect_options()).clone());
+    loop {
+        match hear(&wake, &own).await {
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "not listening for notifications; readers poll until it works again"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn hear(wake: &Wake, own: &PgPool) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(own).await?;
+    listener.listen(CHANNEL).await?;
+    // What was said before we listened.
+    wake.wake_all();
+    // `None`: the connection was lost, and with it perhaps some notices.
+    while let Some(notice) = listener.try_recv().await? {
+        wake.heard(notice.payload());
+    }
+    Ok(())
+}
