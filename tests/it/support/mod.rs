@@ -1,3 +1,5 @@
 //! What tests share.
 
+pub mod bus;
 pub mod database;
+pub mod kafka;
