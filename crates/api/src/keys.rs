@@ -51,7 +51,8 @@ fn well_formed(key: &str) -> bool {
         .is_some_and(|rest| (32..=64).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-fn hash(key: &str) -> [u8; 32] {
+/// What is kept of a key, and what a session remembers instead of it.
+pub fn hash(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
@@ -68,7 +69,11 @@ impl Api {
         if !well_formed(key) {
             return Err(refused());
         }
-        let hash = hash(key);
+        self.key_verify_hash(hash(key)).await
+    }
+
+    /// Who calls with the key of this hash: a session that was opened with it ends when the key is revoked.
+    pub async fn key_verify_hash(&self, hash: [u8; 32]) -> Result<Caller, ApiError> {
         if let Some(known) = self.keys.get(&hash) {
             return known.ok_or_else(refused);
         }

@@ -12,17 +12,15 @@ use std::{
 
 use domain::audience::Expression;
 use jiff::Timestamp;
-use resources::{
-    Kind, Resource, ResourceError, Snapshot,
-    composer::Composer,
-    parse_toml_with_lines,
-};
+use resources::{Kind, Resource, ResourceError, Snapshot, Template, composer::Composer, parse_toml_with_lines};
 use serde_json::Value;
 use store::resources::{Applied, ResourceRow};
 
 use crate::{Api, ApiError, Caller, ErrorDetail, ErrorKind, Role};
 
 const HIDDEN: &str = "…";
+/// What the names of announcements' templates begin with.
+pub const ANNOUNCEMENT: &str = "announce-";
 
 /// What applying made of one resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +93,39 @@ impl Api {
             .collect())
     }
 
+    /// Keeps the text of one announcement as a template of its own, named [`ANNOUNCEMENT`]`…`: what whoever may make a
+    /// campaign may write. Keeping it again is harmless; another text under the same name is a conflict, because a
+    /// campaign may be using it.
+    pub async fn announcement_template(&self, caller: &Caller, template: Template) -> Result<(), ApiError> {
+        caller.require(&[Role::Campaigns])?;
+        if !template.name.starts_with(ANNOUNCEMENT) {
+            return Err(ApiError::invalid(
+                "name",
+                format!("expected a name that begins with `{ANNOUNCEMENT}`"),
+            ));
+        }
+        let mut wrong = Composer::check(&template);
+        let resource = Resource::Template(template);
+        wrong.extend(resource.check());
+        if let Some(problem) = wrong.into_iter().next() {
+            return Err(ApiError::invalid(problem.key, problem.message));
+        }
+        let (kind, name) = (Kind::Template.as_str(), resource.name().to_owned());
+        let body = resource.to_json();
+        let mut tx = self.store.begin().await?;
+        tx.resources_lock().await?;
+        match tx.resource_body(kind, &name).await? {
+            Some(existing) if existing == body => return Ok(()),
+            Some(_) => {
+                return Err(ApiError::conflict("another text is kept under this name: expected a new name").at("name"));
+            }
+            None => {}
+        }
+        tx.resources_apply(&[(kind.to_owned(), name, body)], &caller.name, self.clock.now())
+            .await?;
+        Ok(tx.commit().await?)
+    }
+
     /// All resources, or those of a kind, by kind and name.
     pub async fn resources_list(&self, caller: &Caller, kind: Option<Kind>) -> Result<Vec<ResourceInfo>, ApiError> {
         caller.require(&[Role::Campaigns, Role::Read])?;
@@ -146,7 +177,7 @@ impl Api {
     }
 
     /// All resources as they are now, without halted campaigns.
-    pub(crate) async fn snapshot(&self) -> Result<Snapshot, ApiError> {
+    pub async fn snapshot(&self) -> Result<Snapshot, ApiError> {
         Ok(snapshot(self.store.resources_list().await?))
     }
 }

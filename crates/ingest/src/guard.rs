@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use api::{Api, Caller};
+use api::{Api, Caller, Role};
 use axum::{
     body::Body,
     extract::{Request, State},
@@ -19,6 +19,32 @@ use crate::status::status;
 /// Unary calls at once: what bounds the memory that requests take.
 const MAX_CALLS: usize = 512;
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
+
+const EVERY: &[Role] = &[Role::Campaigns, Role::Events, Role::Read];
+const READERS: &[Role] = &[Role::Campaigns, Role::Read];
+const WRITERS: &[Role] = &[Role::Campaigns, Role::Events];
+const CAMPAIGNS: &[Role] = &[Role::Campaigns];
+const EVENTS: &[Role] = &[Role::Events];
+
+/// Who may call what, beside admins. The operations look again; here a wrong role is refused before the request is read.
+/// A method that is not in the table is for admins.
+pub const ROLES: [(&str, &[Role]); 15] = [
+    ("/tamtam.v1.EventService/Publish", EVENTS),
+    ("/tamtam.v1.EventService/PublishStream", EVENTS),
+    ("/tamtam.v1.ContactService/Upsert", WRITERS),
+    ("/tamtam.v1.ContactService/Get", EVERY),
+    ("/tamtam.v1.ContactService/Erase", WRITERS),
+    ("/tamtam.v1.MessageService/Send", WRITERS),
+    ("/tamtam.v1.MessageService/Get", EVERY),
+    ("/tamtam.v1.CampaignService/Create", CAMPAIGNS),
+    ("/tamtam.v1.CampaignService/Launch", CAMPAIGNS),
+    ("/tamtam.v1.CampaignService/Pause", CAMPAIGNS),
+    ("/tamtam.v1.CampaignService/Resume", CAMPAIGNS),
+    ("/tamtam.v1.CampaignService/Cancel", CAMPAIGNS),
+    ("/tamtam.v1.CampaignService/Get", READERS),
+    ("/tamtam.v1.CampaignService/Watch", READERS),
+    ("/tamtam.v1.AudienceService/Count", READERS),
+];
 
 #[derive(Clone, Debug)]
 pub(crate) struct Guard {
@@ -55,6 +81,10 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
     let key = header(request.headers(), "authorization");
     match guard.api.authorize(key.as_deref()).await {
         Ok(caller) => {
+            let listed = ROLES.iter().find(|(method, _)| *method == request.uri().path());
+            if let Err(error) = caller.require(listed.map_or(&[], |(_, roles)| roles)) {
+                return refuse(status(error));
+            }
             let trace = Trace(header(request.headers(), "traceparent"));
             request.extensions_mut().insert(trace);
             request.extensions_mut().insert(caller);

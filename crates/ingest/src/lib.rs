@@ -1,4 +1,4 @@
-//! The way in for internal systems: gRPC over the operations of `api`.
+//! The way in for internal systems: gRPC and HTTP over the operations of `api`.
 //!
 //! The server carries no state: what is acknowledged is on the bus or in the database, so any number of replicas can
 //! stand behind one address, and one that is killed loses only what it had not answered. Its limits: messages of 16 MiB,
@@ -7,6 +7,7 @@
 
 pub mod convert;
 mod guard;
+// pub mod http;
 mod services;
 mod status;
 
@@ -24,6 +25,8 @@ pub mod proto {
     /// What reflection answers with.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tamtam.v1.bin"));
 }
+
+pub use guard::ROLES;
 
 use std::time::Duration;
 

@@ -61,6 +61,15 @@ impl Tx {
         rows.iter().map(read).collect()
     }
 
+    pub async fn resource_body(&mut self, kind: &str, name: &str) -> Result<Option<Value>, StoreError> {
+        let body = sqlx::query_scalar("select body from resources where kind = $1 and name = $2")
+            .bind(kind)
+            .bind(name)
+            .fetch_optional(&mut *self.inner)
+            .await?;
+        Ok(body)
+    }
+
     /// Removes a resource; `false` where there is none.
     pub async fn resource_delete(&mut self, kind: &str, name: &str) -> Result<bool, StoreError> {
         let done = sqlx::query("delete from resources where kind = $1 and name = $2")

@@ -1,0 +1,314 @@
+//! Messages: asking for one, and asking what became of it.
+
+use api::{
+    ApiError,
+    messages::NewMessage,
+    messages_show::{MAX_LIST, MessageStory},
+};
+use axum::{Json as Answer, extract::State, http::HeaderMap};
+use domain::Cause;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use store::messages::MessageRow;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    EVERY, Http, WRITERS,
+    extract::{Call, Json, Params, Segments, When, id},
+    problem::Problem,
+    route::{Routes, get, post},
+};
+
+pub(super) fn add(routes: Routes) -> Routes {
+    routes
+        .add(
+            post(
+                "/v1/messages",
+                WRITERS,
+                "Ask for one message; the same `idempotency_key` for the same contact is the same message",
+            )
+            .takes::<NewMessageJson>()
+            .gives::<MessageIdJson>(),
+            send,
+        )
+        .add(
+            get("/v1/messages", EVERY, "A contact's messages, the newest first")
+                .query("contact_id", "string", "Whose; required")
+                .query("limit", "integer", "How many, up to 1,000; absent: 100")
+                .gives::<MessagesJson>(),
+            list,
+        )
+        .add(
+            get("/v1/messages/{id}", EVERY, "What became of a message").gives::<MessageJson>(),
+            one,
+        )
+        .add(
+            get(
+                "/v1/messages/{id}/show",
+                EVERY,
+                "Why a contact got a message, or not: its cause, its reason and everything that happened to it",
+            )
+            .gives::<MessageStoryJson>(),
+            show,
+        )
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewMessageJson {
+    /// 1 to 200 characters; or the header `Idempotency-Key`.
+    #[serde(default)]
+    idempotency_key: Option<String>,
+    contact_id: String,
+    /// The name of a template.
+    template: String,
+    /// For the template: `{{ custom.NAME }}`. Up to 64 KiB.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    values: Map<String, Value>,
+    /// Nothing is sent after it.
+    #[serde(default)]
+    deadline: Option<When>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct MessageIdJson {
+    message_id: Uuid,
+}
+
+#[derive(Serialize, ToSchema)]
+struct MessagesJson {
+    messages: Vec<MessageJson>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct MessageJson {
+    id: Uuid,
+    contact_id: String,
+    /// `queued`, `deferred`, `sending`, `unknown`, `accepted`, `delivered`, `failed`, `expired`, `suppressed` or
+    /// `cancelled`.
+    state: &'static str,
+    /// Why it is suppressed, failed, expired, unknown or cancelled, for example `no-consent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// As the gateway said it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway_code: Option<String>,
+    cause: CauseJson,
+    /// `transactional` or `marketing`.
+    class: &'static str,
+    template: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding: Option<String>,
+    /// SMS parts.
+    parts: u16,
+    /// Millionths of the account's currency, estimated.
+    cost_micros: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<String>,
+    /// Attempts started.
+    attempt: u32,
+    caused_at: When,
+    planned_at: When,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rendered_at: Option<When>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed_at: Option<When>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted_at: Option<When>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled_at: Option<When>,
+}
+
+/// What a message was caused by.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum CauseJson {
+    Trigger {
+        trigger: String,
+        event_source: String,
+        event_id: String,
+    },
+    Campaign {
+        campaign_id: String,
+    },
+    Direct {
+        idempotency_key: String,
+    },
+}
+
+#[derive(Serialize, ToSchema)]
+struct MessageStoryJson {
+    message: MessageJson,
+    /// In a sentence.
+    explanation: String,
+    /// The campaign's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    campaign: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<WaitingJson>,
+    parts: Vec<PartJson>,
+    log: Vec<LogLineJson>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct WaitingJson {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_at: Option<When>,
+    /// `campaign:ID`: until that campaign goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parked: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct PartJson {
+    part: i16,
+    gateway: String,
+    /// The gateway's id.
+    remote_id: String,
+    state: &'static str,
+    at: When,
+}
+
+#[derive(Serialize, ToSchema)]
+struct LogLineJson {
+    at: When,
+    what: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParams {
+    contact_id: String,
+    limit: Option<i64>,
+}
+
+async fn send(
+    call: Call,
+    State(http): State<Http>,
+    headers: HeaderMap,
+    Json(new): Json<NewMessageJson>,
+) -> Result<Answer<MessageIdJson>, Problem> {
+    let in_header = || headers.get("idempotency-key")?.to_str().ok().map(str::to_owned);
+    let key = new.idempotency_key.clone().or_else(in_header);
+    let message = NewMessage {
+        idempotency_key: key.ok_or_else(|| {
+            ApiError::invalid("idempotency_key", "`idempotency_key` is missing: expected 1 to 200 characters")
+        })?,
+        contact_id: new.contact_id,
+        template: new.template,
+        values: new.values,
+        deadline: new.deadline.map(|deadline| deadline.0),
+    };
+    let id = http.api.message_send(&call.caller, message, call.trace.as_deref()).await?;
+    Ok(Answer(MessageIdJson { message_id: id.0 }))
+}
+
+async fn list(
+    call: Call,
+    State(http): State<Http>,
+    Params(params): Params<ListParams>,
+) -> Result<Answer<MessagesJson>, Problem> {
+    let limit = params.limit.unwrap_or(100.min(MAX_LIST));
+    let rows = http.api.messages_of(&call.caller, &params.contact_id, limit).await?;
+    Ok(Answer(MessagesJson {
+        messages: rows.into_iter().map(MessageJson::from).collect(),
+    }))
+}
+
+async fn one(
+    call: Call,
+    State(http): State<Http>,
+    Segments(text): Segments<String>,
+) -> Result<Answer<MessageJson>, Problem> {
+    Ok(Answer(http.api.message_get(&call.caller, id(&text)?).await?.into()))
+}
+
+async fn show(
+    call: Call,
+    State(http): State<Http>,
+    Segments(text): Segments<String>,
+) -> Result<Answer<MessageStoryJson>, Problem> {
+    Ok(Answer(http.api.message_show(&call.caller, id(&text)?).await?.into()))
+}
+
+impl From<Cause> for CauseJson {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Trigger {
+                trigger,
+                event_source,
+                event_id,
+            } => CauseJson::Trigger {
+                trigger,
+                event_source,
+                event_id,
+            },
+            Cause::Campaign { campaign_id } => CauseJson::Campaign { campaign_id },
+            Cause::Direct { idempotency_key } => CauseJson::Direct { idempotency_key },
+        }
+    }
+}
+
+impl From<MessageRow> for MessageJson {
+    fn from(row: MessageRow) -> Self {
+        MessageJson {
+            id: row.message_id,
+            contact_id: row.contact_id,
+            state: row.state.as_str(),
+            reason: row.reason.map(|reason| reason.as_str()),
+            gateway_code: row.gateway_code,
+            cause: row.cause.into(),
+            class: row.class.as_str(),
+            template: row.template,
+            variant: row.variant,
+            encoding: row.encoding,
+            parts: row.parts,
+            cost_micros: row.cost_micros,
+            gateway: row.gateway,
+            attempt: row.attempt,
+            caused_at: When(row.caused_at),
+            planned_at: When(row.planned_at),
+            rendered_at: row.rendered_at.map(When),
+            claimed_at: row.claimed_at.map(When),
+            accepted_at: row.accepted_at.map(When),
+            settled_at: row.settled_at.map(When),
+        }
+    }
+}
+
+impl From<MessageStory> for MessageStoryJson {
+    fn from(story: MessageStory) -> Self {
+        MessageStoryJson {
+            message: story.message.into(),
+            explanation: story.explanation,
+            campaign: story.campaign,
+            waiting: story.waiting.map(|waiting| WaitingJson {
+                due_at: waiting.due_at.map(When),
+                parked: waiting.parked,
+            }),
+            parts: story
+                .parts
+                .into_iter()
+                .map(|part| PartJson {
+                    part: part.part,
+                    gateway: part.gateway,
+                    remote_id: part.remote_id,
+                    state: part.state.as_str(),
+                    at: When(part.at),
+                })
+                .collect(),
+            log: story
+                .log
+                .into_iter()
+                .map(|line| LogLineJson {
+                    at: When(line.at),
+                    what: line.what,
+                })
+                .collect(),
+        }
+    }
+}
