@@ -8,9 +8,13 @@ pub mod campaign;
 pub mod contact;
 pub mod id;
 pub mod message;
+pub mod money;
 pub mod phone;
+pub mod policy;
 pub mod schedule;
 pub mod sms;
+pub mod template;
+pub mod territory;
 
 pub use campaign::CampaignState;
 pub use contact::{Consent, Contact};
