@@ -2,212 +2,308 @@
 //!
 //! The cluster listens on loopback alone, with a password, on a free port. As root the server runs as an unprivileged
 //! user, because PostgreSQL refuses root.
+//!
+//! Whoever started it may be killed at any point. Before `initdb` has ended: it works in a directory beside, which is
+//! thrown away and made again. While the server runs: the next start finds its `postmaster.pid`, sees that it is the
+//! server of this very directory, and stops it before it starts its own; PostgreSQL's own recovery does the rest.
+
+mod leftover;
+mod system;
 
 use std::{
     ffi::OsStr,
     io,
     net::TcpListener,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
+
+pub use system::closed_directory;
+use system::{find_binaries, unprivileged_account};
 
 /// A running private cluster. Dropped, it is stopped at once; [`Cluster::stop`] does so in good order.
 #[derive(Debug)]
 pub struct Cluster {
     binaries: PathBuf,
-    data: PathBuf,
+    directory: PathBuf,
     account: Option<(u32, u32)>,
     port: u16,
     password: String,
     running: bool,
+    watcher: Option<Child>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     #[error(
-        "no PostgreSQL server of version 15 or later found under /usr/lib/postgresql: install `postgresql` (Debian)"
+        "no PostgreSQL server of version 15 or later found under /usr/lib/postgresql: install `postgresql` (Debian), or name a database with --database"
     )]
     NoBinaries,
     #[error("running as root needs an unprivileged user for PostgreSQL: no user `postgres` or `nobody` in /etc/passwd")]
     NoAccount,
+    #[error(
+        "{directory} lies in {closed}, which PostgreSQL's user may not enter (as root, the server runs as an unprivileged user): expected a data directory elsewhere, for example /var/lib/tamtam"
+    )]
+    Closed { directory: PathBuf, closed: PathBuf },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
     #[error("{program} failed: {output}")]
     Program { program: &'static str, output: String },
+    #[error("the PostgreSQL left over from before (process {pid}) does not stop: stop it by hand")]
+    Leftover { pid: u32 },
 }
 
-/// What a cluster is started with beyond PostgreSQL's own defaults, as `name=value`.
+/// What a cluster is started with.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Beyond PostgreSQL's own defaults, as `name=value`.
     pub settings: Vec<String>,
+    /// The server ends, and its directory is removed, when this process ends, however it ends: for tests and trials.
+    pub ephemeral: bool,
 }
 
+/// How often a start is tried: the port was free a moment ago, and the shared memory of a killed server may need a
+/// moment to go.
+const ATTEMPTS: u32 = 5;
+/// The server's log is put aside when it is larger at a start.
+const LOG_LIMIT: u64 = 16 << 20;
+
 impl Cluster {
-    /// Starts the cluster under `data`, making it first where there is none.
-    pub fn start(data: &Path, options: &Options) -> Result<Cluster, ClusterError> {
+    /// Starts the cluster under `directory`, making it first where there is none.
+    pub fn start(directory: &Path, options: &Options) -> Result<Cluster, ClusterError> {
         let binaries = find_binaries()?;
         let account = unprivileged_account()?;
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| ClusterError::Io { path, source }
-        };
-        std::fs::create_dir_all(data).map_err(io(data))?;
-        let data = data.canonicalize().map_err(io(data))?;
-        if let Some((uid, gid)) = account {
-            chown(&data, Some(uid), Some(gid)).map_err(io(&data))?;
+        make_directory(directory)?;
+        let directory = directory.canonicalize().map_err(at(directory))?;
+        if let Some(closed) = closed_directory(&directory)? {
+            return Err(ClusterError::Closed { directory, closed });
         }
-        let port = TcpListener::bind(("127.0.0.1", 0))
-            .and_then(|socket| socket.local_addr())
-            .map_err(io(&data))?
-            .port();
-        let secret = data.join("password");
-        let cluster_dir = data.join("cluster");
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o700)).map_err(at(&directory))?;
         let mut cluster = Cluster {
             binaries,
-            data: cluster_dir,
+            directory,
             account,
-            port,
+            port: 0,
             password: String::new(),
             running: false,
+            watcher: None,
         };
-        if cluster.data.join("PG_VERSION").exists() {
-            cluster.password = std::fs::read_to_string(&secret).map_err(io(&secret))?;
-        } else {
-            cluster.password = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
-                .map_err(io(&secret))?
-                .trim()
-                .into();
-            std::fs::write(&secret, &cluster.password).map_err(io(&secret))?;
-            if let Some((uid, gid)) = account {
-                chown(&secret, Some(uid), Some(gid)).map_err(io(&secret))?;
+        cluster.own(&cluster.directory)?;
+        leftover::stop(&cluster.data())?;
+        cluster.password = cluster.password_ensure()?;
+        if !cluster.data().join("PG_VERSION").exists() {
+            cluster.initialize()?;
+        }
+        cluster.log_prepare()?;
+        let mut attempt = 1;
+        loop {
+            match cluster.launch(options) {
+                Ok(()) => break,
+                Err(_) if attempt < ATTEMPTS => std::thread::sleep(std::time::Duration::from_millis(500)),
+                Err(error) => return Err(error),
             }
-            let pwfile = format!("--pwfile={}", secret.display());
-            cluster.program(
-                "initdb",
-                [
-                    "--username=tamtam",
-                    "--auth=scram-sha-256",
-                    "--encoding=UTF8",
-                    "--locale=C.UTF-8",
-                    &pwfile,
-                ],
-            )?;
+            attempt += 1;
         }
-        let mut server = format!("-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=");
-        for setting in &options.settings {
-            server.push_str(&format!(" -c {setting}"));
+        if options.ephemeral {
+            cluster.watcher = Some(cluster.watch()?);
         }
-        let log = format!("--log={}", data.join("postgresql.log").display());
-        if let Some((uid, gid)) = account {
-            let path = data.join("postgresql.log");
-            std::fs::File::options()
-                .create(true)
-                .append(true)
-                .open(&path)
-                .map_err(io(&path))?;
-            chown(&path, Some(uid), Some(gid)).map_err(io(&path))?;
-        }
-        cluster.program(
-            "pg_ctl",
-            ["start", "--wait", "--timeout=60", &log, &format!("--options={server}")],
-        )?;
-        cluster.running = true;
         Ok(cluster)
     }
 
-    /// `postgres://…` of the given database on this cluster.
+    /// `postgres://…` of the given database on this cluster, password included.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://tamtam:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
+    /// Ends its sessions and stops it; what was committed is on disk.
     pub fn stop(mut self) -> Result<(), ClusterError> {
         self.running = false;
-        self.program("pg_ctl", ["stop", "--wait", "--mode=fast"])
+        self.program("pg_ctl", ["stop", "--wait", "--timeout=20", "--mode=fast"])
     }
 
-    fn program<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(
-        &self,
-        program: &'static str,
-        arguments: I,
-    ) -> Result<(), ClusterError> {
+    /// PostgreSQL's own data directory.
+    fn data(&self) -> PathBuf {
+        self.directory.join("cluster")
+    }
+
+    fn password_ensure(&self) -> Result<String, ClusterError> {
+        let path = self.directory.join("password");
+        match std::fs::read_to_string(&path) {
+            Ok(password) if !password.trim().is_empty() => return Ok(password.trim().into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(at(&path)(error)),
+        }
+        let random = |path: &str| std::fs::read_to_string(path).map_err(at(Path::new(path)));
+        // The kernel's random generator; without hyphens it needs no escaping in a URL.
+        let password = random("/proc/sys/kernel/random/uuid")?.trim().replace('-', "");
+        let mut file = std::fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(at(&path))?;
+        io::Write::write_all(&mut file, password.as_bytes()).map_err(at(&path))?;
+        self.own(&path)?;
+        Ok(password)
+    }
+
+    /// `initdb` writes into a directory beside, which becomes the cluster when it is whole.
+    fn initialize(&self) -> Result<(), ClusterError> {
+        let fresh = self.directory.join("cluster.new");
+        match std::fs::remove_dir_all(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&fresh)(error)),
+            _ => {}
+        }
+        let pgdata = format!("--pgdata={}", fresh.display());
+        let pwfile = format!("--pwfile={}", self.directory.join("password").display());
+        self.run(
+            "initdb",
+            &[
+                &pgdata,
+                "--username=tamtam",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                &pwfile,
+            ],
+        )?;
+        let data = self.data();
+        std::fs::rename(&fresh, &data).map_err(at(&data))
+    }
+
+    fn log_prepare(&self) -> Result<(), ClusterError> {
+        let path = self.directory.join("postgresql.log");
+        if path.metadata().is_ok_and(|metadata| metadata.len() > LOG_LIMIT) {
+            std::fs::rename(&path, path.with_extension("log.1")).map_err(at(&path))?;
+        }
+        std::fs::File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(at(&path))?;
+        self.own(&path)
+    }
+
+    fn launch(&mut self, options: &Options) -> Result<(), ClusterError> {
+        self.port = TcpListener::bind(("127.0.0.1", 0))
+            .and_then(|socket| socket.local_addr())
+            .map_err(at(&self.directory))?
+            .port();
+        let mut server = format!(
+            "-c port={} -c listen_addresses=127.0.0.1 -c unix_socket_directories=",
+            self.port
+        );
+        for setting in &options.settings {
+            server.push_str(&format!(" -c {setting}"));
+        }
+        let log = format!("--log={}", self.directory.join("postgresql.log").display());
+        let arguments = [
+            "start",
+            "--wait",
+            "--timeout=60",
+            &log,
+            &format!("--options={server}"),
+        ];
+        self.program("pg_ctl", arguments)?;
+        self.running = true;
+        Ok(())
+    }
+
+    /// A shell that waits for the end of this process (its end of the pipe closes) and then clears up.
+    fn watch(&self) -> Result<Child, ClusterError> {
+        const SCRIPT: &str = r#"cat >/dev/null
+pid=$(head -n 1 "$1/cluster/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null
+for i in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+rm -rf "$1""#;
+        Command::new("sh")
+            .args(["-c", SCRIPT, "sh"])
+            .arg(&self.directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .current_dir("/")
+            // Ctrl-C on the terminal is not for it.
+            .process_group(0)
+            .spawn()
+            .map_err(at(Path::new("sh")))
+    }
+
+    /// Gives a file to the user that the server runs as.
+    fn own(&self, path: &Path) -> Result<(), ClusterError> {
+        match self.account {
+            Some((uid, gid)) => chown(path, Some(uid), Some(gid)).map_err(at(path)),
+            None => Ok(()),
+        }
+    }
+
+    fn program<const N: usize>(&self, program: &'static str, arguments: [&str; N]) -> Result<(), ClusterError> {
+        let pgdata = format!("--pgdata={}", self.data().display());
+        let mut all = vec![pgdata.as_str()];
+        all.extend(arguments);
+        self.run(program, &all)
+    }
+
+    fn run<S: AsRef<OsStr>>(&self, program: &'static str, arguments: &[S]) -> Result<(), ClusterError> {
         let mut command = Command::new(self.binaries.join(program));
-        command
-            .arg("--pgdata")
-            .arg(&self.data)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .current_dir("/");
+        command.args(arguments).stdin(Stdio::null()).current_dir("/");
         if let Some((uid, gid)) = self.account {
             command.uid(uid).gid(gid);
         }
         // The server inherits pg_ctl's outputs, so a pipe would never end: a file takes them.
-        let path = self.data.with_extension("start.log");
-        let file = std::fs::File::create(&path).map_err(|source| ClusterError::Io {
-            path: path.clone(),
-            source,
-        })?;
-        let twin = file.try_clone().map_err(|source| ClusterError::Io {
-            path: path.clone(),
-            source,
-        })?;
+        let path = self.directory.join("program.log");
+        let file = std::fs::File::create(&path).map_err(at(&path))?;
+        let twin = file.try_clone().map_err(at(&path))?;
         let status = command
             .stdout(file)
             .stderr(twin)
             .status()
-            .map_err(|source| ClusterError::Io {
-                path: self.binaries.join(program),
-                source,
-            })?;
+            .map_err(at(&self.binaries.join(program)))?;
         if status.success() {
             return Ok(());
         }
-        Err(ClusterError::Program {
-            program,
-            output: std::fs::read_to_string(&path).unwrap_or_default(),
-        })
+        let mut output = std::fs::read_to_string(&path).unwrap_or_default();
+        if program == "pg_ctl" {
+            // What the server itself had to say.
+            let log = std::fs::read_to_string(self.directory.join("postgresql.log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().rev().take(5).collect();
+            for line in lines.into_iter().rev() {
+                output.push_str(line);
+                output.push('\n');
+            }
+        }
+        Err(ClusterError::Program { program, output })
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
         if self.running {
-            let _ = self.program("pg_ctl", ["stop", "--wait", "--mode=immediate"]);
+            let _ = self.program("pg_ctl", ["stop", "--wait", "--timeout=20", "--mode=immediate"]);
+        }
+        if let Some(mut watcher) = self.watcher.take() {
+            drop(watcher.stdin.take());
+            let _ = watcher.wait();
         }
     }
 }
 
-/// The newest `bin` directory under /usr/lib/postgresql, 15 or later.
-fn find_binaries() -> Result<PathBuf, ClusterError> {
-    let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
-        .map_err(|_| ClusterError::NoBinaries)?
-        .flatten()
-        .filter_map(|entry| {
-            let version = entry.file_name().to_str()?.parse().ok()?;
-            let path = entry.path().join("bin");
-            (version >= 15 && path.join("initdb").exists()).then_some((version, path))
-        })
-        .collect();
-    versions.sort();
-    versions.pop().map(|(_, path)| path).ok_or(ClusterError::NoBinaries)
+/// Missing parents are made open to enter: as root the server runs as another user.
+fn make_directory(directory: &Path) -> Result<(), ClusterError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)
+        .map_err(at(directory))
 }
 
-/// As root: the user and group that the server runs as.
-fn unprivileged_account() -> Result<Option<(u32, u32)>, ClusterError> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(None);
-    }
-    let passwd = std::fs::read_to_string("/etc/passwd").map_err(|_| ClusterError::NoAccount)?;
-    for wanted in ["postgres", "nobody"] {
-        for line in passwd.lines() {
-            let fields: Vec<&str> = line.split(':').collect();
-            if let [name, _, uid, gid, ..] = fields[..]
-                && name == wanted
-                && let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse())
-            {
-                return Ok(Some((uid, gid)));
-            }
-        }
-    }
-    Err(ClusterError::NoAccount)
+fn at(path: &Path) -> impl FnOnce(io::Error) -> ClusterError + use<> {
+    let path = path.to_owned();
+    move |source| ClusterError::Io { path, source }
 }
