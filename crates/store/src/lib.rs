@@ -3,12 +3,15 @@
 //! One module a subject; SQL stands beside the function that runs it. Functions are named noun first
 //! (`messages_claim`, `campaign_pause`). Nothing outside this crate and the bus's PostgreSQL half names sqlx.
 
+pub mod audit;
 pub mod campaigns;
 pub mod dead_letters;
 pub mod deferred;
 mod error;
 pub mod keys;
 mod listen;
+pub mod messages;
+pub mod parts;
 mod pool;
 pub mod resources;
 pub(crate) mod time;

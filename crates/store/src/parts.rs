@@ -1,0 +1,434 @@
+//! The parts that gateways took, by the gateway's ids, and the receipts that find their message through them.
+//!
+//! A receipt can come before its part is here. It is then kept in `callbacks_unmatched`, and whoever writes the part takes
+//! it from there in the same transaction. One gap is left: the receipt's transaction looks for the part before the part is
+//! committed and commits after the part's transaction looked for it. [`Tx::callbacks_unmatched_ripe`], asked now and
+//! then, closes it.
+//!
+//! Locks are taken in one order everywhere: messages by their keys, then parts by theirs.
+
+use std::collections::{BTreeMap, HashMap};
+
+use domain::{Reason, State};
+use jiff::Timestamp;
+use sqlx::{Row, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::{
+    StoreError, Tx,
+    messages::{MessageRow, Settle, foreign, micros},
+    time::At,
+};
+
+/// A part as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartRow {
+    pub gateway: String,
+    /// The gateway's id as it came.
+    pub remote_id: String,
+    pub match_id: String,
+    pub contact_id: String,
+    pub message_id: Uuid,
+    /// Counted from 1.
+    pub part: u16,
+    /// How many parts the message was taken in.
+    pub total: u16,
+    pub state: State,
+    pub at: Timestamp,
+}
+
+pub(crate) struct NewPart {
+    pub gateway: String,
+    pub remote_id: String,
+    pub contact_id: String,
+    pub message_id: Uuid,
+    pub part: u16,
+    pub total: u16,
+    pub at: Timestamp,
+}
+
+/// What a receipt says of a part.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartState {
+    pub gateway: String,
+    pub match_id: String,
+    pub state: State,
+    /// The gateway's own code, as it came.
+    pub code: Option<String>,
+    pub at: Timestamp,
+}
+
+/// A message with all its parts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MessageParts {
+    pub message: MessageRow,
+    pub parts: Vec<PartRow>,
+}
+
+/// A receipt without its part.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unmatched {
+    /// From topic, partition and offset.
+    pub id: Uuid,
+    pub gateway: String,
+    /// The forms that its id may have.
+    pub match_ids: Vec<String>,
+    pub state: State,
+    pub code: Option<String>,
+    pub at: Timestamp,
+    pub received_at: Timestamp,
+}
+
+/// The form in which ids are compared: lower case, without leading zeros.
+pub fn match_id(remote_id: &str) -> String {
+    let lower = remote_id.trim().to_ascii_lowercase();
+    let stripped = lower.trim_start_matches('0');
+    match stripped.is_empty() && !lower.is_empty() {
+        true => "0".into(),
+        false => stripped.into(),
+    }
+}
+
+impl MessageParts {
+    /// What its parts say of the message: delivered when all parts are; failed or expired as soon as one is. A part that
+    /// was sent twice (a resend) is as good as the better of the two.
+    pub fn state(&self) -> Option<State> {
+        let mut parts: BTreeMap<u16, State> = BTreeMap::new();
+        let mut total = 1;
+        for part in &self.parts {
+            total = total.max(part.total);
+            let known = parts.entry(part.part).or_insert(part.state);
+            *known = better(*known, part.state);
+        }
+        let mut ends = parts.values().copied().filter(|state| state.is_terminal());
+        if let Some(bad) = ends.clone().find(|state| *state != State::Delivered) {
+            return Some(bad);
+        }
+        let delivered = ends.by_ref().count();
+        (delivered > 0 && delivered >= usize::from(total)).then_some(State::Delivered)
+    }
+}
+
+fn better(one: State, other: State) -> State {
+    let rank = |state: State| match state {
+        State::Delivered => 2,
+        state if state.is_terminal() => 0,
+        _ => 1,
+    };
+    match rank(other) > rank(one) {
+        true => other,
+        false => one,
+    }
+}
+
+const COLUMNS: &str = "p.gateway, p.remote_id, p.match_id, p.contact_id, p.message_id, p.part, p.total, p.state, p.at";
+
+fn read(row: &PgRow) -> Result<PartRow, StoreError> {
+    Ok(PartRow {
+        gateway: row.try_get("gateway")?,
+        remote_id: row.try_get("remote_id")?,
+        match_id: row.try_get("match_id")?,
+        contact_id: row.try_get("contact_id")?,
+        message_id: row.try_get("message_id")?,
+        part: u16::try_from(row.try_get::<i16, _>("part")?).unwrap_or_default(),
+        total: u16::try_from(row.try_get::<i16, _>("total")?).unwrap_or_default(),
+        state: State::from_code(row.try_get("state")?)
+            .ok_or_else(|| StoreError::Corrupt("a part's state is none of ours".into()))?,
+        at: row.try_get::<At, _>("at")?.0,
+    })
+}
+
+impl Tx {
+    /// Keeps parts that a gateway took. A gateway that gives an id a second time means the newer message by it.
+    pub(crate) async fn parts_put(&mut self, parts: &[NewPart]) -> Result<(), StoreError> {
+        let mut rows: BTreeMap<(&str, String), &NewPart> = BTreeMap::new();
+        for part in parts {
+            rows.insert((&part.gateway, match_id(&part.remote_id)), part);
+        }
+        let small = |number: u16| i16::try_from(number).unwrap_or(i16::MAX);
+        sqlx::query(
+            "insert into message_parts (gateway, remote_id, match_id, contact_id, message_id, part, total, state, at)
+             select gateway, remote_id, match_id, contact_id, message_id, part, total, $8, at
+             from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::int2[], $7::int2[], $9::timestamptz[])
+                 as v (gateway, remote_id, match_id, contact_id, message_id, part, total, at)
+             order by gateway, match_id
+             on conflict (gateway, match_id) do update set remote_id = excluded.remote_id, contact_id = excluded.contact_id,
+                 message_id = excluded.message_id, part = excluded.part, total = excluded.total, state = excluded.state,
+                 at = excluded.at
+             where message_parts.message_id <> excluded.message_id and message_parts.at <= excluded.at",
+        )
+        .bind(rows.keys().map(|key| key.0).collect::<Vec<_>>())
+        .bind(rows.values().map(|part| part.remote_id.as_str()).collect::<Vec<_>>())
+        .bind(rows.keys().map(|key| key.1.as_str()).collect::<Vec<_>>())
+        .bind(rows.values().map(|part| part.contact_id.as_str()).collect::<Vec<_>>())
+        .bind(rows.values().map(|part| part.message_id).collect::<Vec<_>>())
+        .bind(rows.values().map(|part| small(part.part)).collect::<Vec<_>>())
+        .bind(rows.values().map(|part| small(part.total)).collect::<Vec<_>>())
+        .bind(State::Accepted.code())
+        .bind(rows.values().map(|part| At(part.at)).collect::<Vec<_>>())
+        .execute(&mut *self.inner)
+        .await?;
+        Ok(())
+    }
+
+    /// Finds parts: for each (gateway, forms that the id may have) the part of the first form that is known.
+    pub async fn parts_match(&mut self, keys: &[(String, Vec<String>)]) -> Result<Vec<Option<PartRow>>, StoreError> {
+        let mut found: Vec<Option<PartRow>> = vec![None; keys.len()];
+        let (mut numbers, mut gateways, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, (gateway, candidates)) in keys.iter().enumerate() {
+            for candidate in candidates {
+                numbers.push(number as i64);
+                gateways.push(gateway.as_str());
+                ids.push(match_id(candidate));
+            }
+        }
+        if numbers.is_empty() {
+            return Ok(found);
+        }
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "select distinct on (v.number) v.number, {COLUMNS}
+             from unnest($1::int8[], $2::text[], $3::text[]) with ordinality as v (number, gateway, match_id, place)
+             join message_parts p on p.gateway = v.gateway and p.match_id = v.match_id
+             order by v.number, v.place"
+        )))
+        .persistent(false)
+        .bind(numbers)
+        .bind(gateways)
+        .bind(ids)
+        .fetch_all(&mut *self.inner)
+        .await?;
+        for row in &rows {
+            let number: i64 = row.try_get("number")?;
+            if let Some(place) = usize::try_from(number).ok().and_then(|number| found.get_mut(number)) {
+                *place = Some(read(row)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Moves parts forward; each message concerned with all its parts as they now are. The messages stay locked until the
+    /// transaction ends, so of two receipts for two parts of one message the second sees the first.
+    pub async fn part_states(&mut self, changes: &[PartState]) -> Result<Vec<MessageParts>, StoreError> {
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let of_parts: Vec<(String, Uuid)> = sqlx::query_as(
+            "select distinct p.contact_id, p.message_id from unnest($1::text[], $2::text[]) as v (gateway, match_id)
+             join message_parts p on p.gateway = v.gateway and p.match_id = v.match_id",
+        )
+        .persistent(false)
+        .bind(changes.iter().map(|change| change.gateway.as_str()).collect::<Vec<_>>())
+        .bind(
+            changes
+                .iter()
+                .map(|change| match_id(&change.match_id))
+                .collect::<Vec<_>>(),
+        )
+        .fetch_all(&mut *self.inner)
+        .await?;
+        let mut messages = self.messages_lock(&of_parts).await?;
+        let ids: Vec<Uuid> = messages.keys().map(|key| key.1).collect();
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "select {COLUMNS} from message_parts p where p.message_id = any($1)
+             order by p.gateway, p.match_id for update"
+        )))
+        .persistent(false)
+        .bind(&ids)
+        .fetch_all(&mut *self.inner)
+        .await?;
+        let mut parts: HashMap<(String, String), PartRow> = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let part = read(row)?;
+            parts.insert((part.gateway.clone(), part.match_id.clone()), part);
+        }
+        let mut moved = BTreeMap::new();
+        for change in changes {
+            let key = (change.gateway.clone(), match_id(&change.match_id));
+            if let Some(part) = parts.get_mut(&key)
+                && part.state.may_become(change.state)
+            {
+                (part.state, part.at) = (change.state, micros(change.at));
+                moved.insert(key, (part.state, part.at));
+            }
+        }
+        if !moved.is_empty() {
+            sqlx::query(
+                "update message_parts p set state = v.state, at = v.at
+                 from unnest($1::text[], $2::text[], $3::int2[], $4::timestamptz[]) as v (gateway, match_id, state, at)
+                 where p.gateway = v.gateway and p.match_id = v.match_id",
+            )
+            .persistent(false)
+            .bind(moved.keys().map(|key| key.0.as_str()).collect::<Vec<_>>())
+            .bind(moved.keys().map(|key| key.1.as_str()).collect::<Vec<_>>())
+            .bind(moved.values().map(|to| to.0.code()).collect::<Vec<_>>())
+            .bind(moved.values().map(|to| At(to.1)).collect::<Vec<_>>())
+            .execute(&mut *self.inner)
+            .await?;
+        }
+        let mut after: BTreeMap<(String, Uuid), MessageParts> = BTreeMap::new();
+        for part in parts.into_values() {
+            let key = (part.contact_id.clone(), part.message_id);
+            if let Some(known) = after.get_mut(&key) {
+                known.parts.push(part);
+            } else if let Some(message) = messages.remove(&key) {
+                let parts = vec![part];
+                after.insert(key, MessageParts { message, parts });
+            }
+        }
+        let mut after: Vec<MessageParts> = after.into_values().collect();
+        for message in &mut after {
+            message
+                .parts
+                .sort_unstable_by(|one, other| (one.part, one.at).cmp(&(other.part, other.at)));
+        }
+        Ok(after)
+    }
+
+    /// Applies receipts to their parts, and to the messages that this settles (delivered when all parts are). For each
+    /// message that its parts say something of: the row as it now stands, and whether it moved.
+    pub async fn receipts_apply(&mut self, receipts: &[PartState]) -> Result<Vec<(MessageRow, bool)>, StoreError> {
+        let messages = self.part_states(receipts).await?;
+        let mut settles = Vec::new();
+        for message in messages {
+            let Some(state) = message.state() else { continue };
+            // The code is the one of a part in the state that the message takes.
+            let code = receipts
+                .iter()
+                .rev()
+                .find(|receipt| {
+                    receipt.state == state
+                        && message
+                            .parts
+                            .iter()
+                            .any(|part| part.gateway == receipt.gateway && part.match_id == match_id(&receipt.match_id))
+                })
+                .and_then(|receipt| receipt.code.clone());
+            let at = message
+                .parts
+                .iter()
+                .filter(|part| part.state == state)
+                .map(|part| part.at)
+                .max()
+                .unwrap_or(message.message.changed_at);
+            settles.push(Settle {
+                contact_id: message.message.contact_id,
+                message_id: message.message.message_id,
+                state,
+                reason: match state {
+                    State::Failed => Some(Reason::Undeliverable),
+                    State::Expired => Some(Reason::ValidityPassed),
+                    _ => None,
+                },
+                gateway_code: code,
+                at,
+            });
+        }
+        self.messages_settle(&settles).await
+    }
+
+    /// Keeps receipts whose part is not known (yet); one that is kept already stays.
+    pub async fn callbacks_unmatched_put(&mut self, receipts: &[Unmatched]) -> Result<(), StoreError> {
+        let rows: Vec<(&Unmatched, String)> = receipts
+            .iter()
+            .flat_map(|receipt| {
+                receipt
+                    .match_ids
+                    .iter()
+                    .map(move |id| (receipt, match_id(&foreign(id))))
+            })
+            .collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        sqlx::query(
+            "insert into callbacks_unmatched (id, gateway, match_id, state, code, at, received_at)
+             select * from unnest($1::uuid[], $2::text[], $3::text[], $4::int2[], $5::text[], $6::timestamptz[], $7::timestamptz[])
+             on conflict do nothing",
+        )
+        .bind(rows.iter().map(|row| row.0.id).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.0.gateway.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.1.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.0.state.code()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.0.code.as_deref().map(foreign)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| At(row.0.at)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| At(row.0.received_at)).collect::<Vec<_>>())
+        .execute(&mut *self.inner)
+        .await?;
+        Ok(())
+    }
+
+    /// Takes the receipts that wait for one of these (gateway, match id), in all their forms, in the order in which they
+    /// came; beside each, when it came.
+    pub async fn callbacks_unmatched_take(
+        &mut self,
+        keys: &[(String, String)],
+    ) -> Result<Vec<(PartState, Timestamp)>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = sqlx::query(
+            "with found as (
+                 select u.id, u.match_id from unnest($1::text[], $2::text[]) as v (gateway, match_id)
+                 join callbacks_unmatched u on u.gateway = v.gateway and u.match_id = v.match_id
+             ), gone as (
+                 delete from callbacks_unmatched u using (select distinct id from found) f where u.id = f.id
+                 returning u.id, u.gateway, u.match_id, u.state, u.code, u.at, u.received_at
+             )
+             select g.gateway, g.match_id, g.state, g.code, g.at, g.received_at
+             from gone g join (select distinct id, match_id from found) f on f.id = g.id and f.match_id = g.match_id
+             order by g.received_at, g.id",
+        )
+        .persistent(false)
+        .bind(keys.iter().map(|key| key.0.as_str()).collect::<Vec<_>>())
+        .bind(keys.iter().map(|key| key.1.as_str()).collect::<Vec<_>>())
+        .fetch_all(&mut *self.inner)
+        .await?;
+        rows.iter().map(unmatched).collect()
+    }
+
+    /// Takes receipts whose part has come in the meantime, up to `limit`: apply them with [`Tx::receipts_apply`].
+    pub async fn callbacks_unmatched_ripe(&mut self, limit: i64) -> Result<Vec<(PartState, Timestamp)>, StoreError> {
+        let keys: Vec<(String, String)> = sqlx::query_as(
+            "select u.gateway, u.match_id from callbacks_unmatched u
+             where exists (select from message_parts p where p.gateway = u.gateway and p.match_id = u.match_id)
+             order by u.received_at limit $1",
+        )
+        .bind(limit)
+        .fetch_all(&mut *self.inner)
+        .await?;
+        self.callbacks_unmatched_take(&keys).await
+    }
+
+    /// Forgets receipts that came before `before` and never found their message; how many.
+    pub async fn callbacks_unmatched_drop(&mut self, before: Timestamp) -> Result<u64, StoreError> {
+        let done = sqlx::query("delete from callbacks_unmatched where received_at < $1")
+            .bind(At(before))
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(done.rows_affected())
+    }
+}
+
+fn unmatched(row: &PgRow) -> Result<(PartState, Timestamp), StoreError> {
+    let state = PartState {
+        gateway: row.try_get("gateway")?,
+        match_id: row.try_get("match_id")?,
+        state: State::from_code(row.try_get("state")?)
+            .ok_or_else(|| StoreError::Corrupt("an unmatched receipt's state is none of ours".into()))?,
+        code: row.try_get("code")?,
+        at: row.try_get::<At, _>("at")?.0,
+    };
+    Ok((state, row.try_get::<At, _>("received_at")?.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_compared_without_case_and_leading_zeros() {
+        for (remote, expected) in [("00A1f", "a1f"), ("A1F", "a1f"), ("000", "0"), ("", ""), (" 7 ", "7")] {
+            assert_eq!(match_id(remote), expected, "{remote}");
+        }
+    }
+}
