@@ -1,16 +1,42 @@
-//! From a template and a contact to a finished text.
+//! From a template and a contact to a finished text: which of the template's texts, rendered, with the opt-out mention
+//! where the rules ask for one, in how many parts, at what cost.
 
-use domain::{Class, Contact, Reason, sms::Encoding};
+use std::{collections::HashMap, sync::Arc};
+
+use domain::{
+    Class, Contact, Phone, Reason,
+    sms::{self, Encoding},
+    template::{Compiled, Language, Locale, RenderError, TemplateError, Values, pick},
+    territory::{Place, Table},
+};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{Problem, Snapshot, Template};
+use crate::{Policy, Problem, Snapshot, Template, optout, rules};
 
 /// All templates of a snapshot, compiled once.
 #[derive(Debug)]
 pub struct Composer {
     version: u64,
+    templates: HashMap<String, Prepared>,
+    policy: Arc<Policy>,
+}
+
+/// A template with its texts compiled.
+#[derive(Debug)]
+struct Prepared {
+    template: Arc<Template>,
+    /// The first mistake of a template that an older version of ours let in.
+    texts: Result<Texts, String>,
+}
+
+#[derive(Debug)]
+struct Texts {
+    text: Compiled,
+    /// By tag, in lower case.
+    languages: HashMap<String, (String, Compiled)>,
+    variants: Vec<(String, Compiled)>,
 }
 
 /// What a text is made from.
@@ -58,10 +84,31 @@ pub struct Refusal {
     pub detail: String,
 }
 
+/// The most parts of a text where neither its template nor the policy says so. A longer one is a mistake that would be
+/// expensive, and it is refused rather than cut.
+pub const DEFAULT_MAX_PARTS: u16 = 10;
+
 impl Composer {
     pub fn new(snapshot: &Snapshot) -> Composer {
+        let templates = snapshot
+            .templates
+            .values()
+            .map(|template| {
+                let texts = Texts::compile(template).map_err(|mut wrong| match wrong.is_empty() {
+                    true => "the template cannot be read".to_owned(),
+                    false => wrong.swap_remove(0).message,
+                });
+                let prepared = Prepared {
+                    template: template.clone(),
+                    texts,
+                };
+                (template.name.clone(), prepared)
+            })
+            .collect();
         Composer {
             version: snapshot.version,
+            templates,
+            policy: snapshot.policy.clone(),
         }
     }
 
@@ -70,16 +117,189 @@ impl Composer {
         self.version
     }
 
+    /// The template of a name.
+    pub fn template(&self, name: &str) -> Option<&Template> {
+        self.templates.get(name).map(|prepared| prepared.template.as_ref())
+    }
+
     pub fn compose(&self, input: &Compose<'_>) -> Result<Composed, Refusal> {
-        Err(Refusal {
-            reason: Reason::UnknownTemplate,
-            detail: format!("there is no template `{}`", input.template),
+        let Some(prepared) = self.templates.get(input.template) else {
+            return Err(Refusal {
+                reason: Reason::UnknownTemplate,
+                detail: format!("there is no template `{}`", input.template),
+            });
+        };
+        let failed = |detail: String| Refusal {
+            reason: Reason::TemplateFailed,
+            detail,
+        };
+        let texts = prepared.texts.as_ref().map_err(|wrong| failed(wrong.clone()))?;
+        let template = &prepared.template;
+        let nowhere = Phone::from_e164(String::new());
+        let phone = input.contact.phone.as_ref().unwrap_or(&nowhere);
+
+        let chosen = texts.choose(template, input.contact);
+        let locale = self.locale(input, phone, chosen.language);
+        let language = locale.language;
+        let rendered = chosen.text.render(&Values {
+            contact: input.contact,
+            event: input.event,
+            campaign: input.campaign,
+            custom: input.custom,
+            deadline: input.deadline,
+            locale,
+        });
+        let mut text = rendered.map_err(|error| match error {
+            RenderError::MissingValue { .. } => Refusal {
+                reason: Reason::MissingValue,
+                detail: error.to_string(),
+            },
+            _ => failed(error.to_string()),
+        })?;
+        // The end of a text in several lines of TOML is not meant to be sent.
+        text.truncate(text.trim_end().len());
+        if text.is_empty() {
+            return Err(failed("the text is empty".into()));
+        }
+        if template.class == Class::Marketing {
+            let tag = chosen.language.or(input.contact.language.as_deref());
+            optout::add(&mut text, &self.policy, &template.sender, tag, language);
+        }
+        if template.smart {
+            text = sms::smart(&text);
+        }
+        let measured = sms::measure(&text);
+        let most = template
+            .max_parts
+            .or(self.policy.max_parts)
+            .unwrap_or(DEFAULT_MAX_PARTS);
+        if measured.parts > most {
+            return Err(failed(format!(
+                "the text takes {} parts, the limit is {most}",
+                measured.parts
+            )));
+        }
+        Ok(Composed {
+            class: template.class,
+            sender: template.sender.clone(),
+            text,
+            encoding: measured.encoding,
+            parts: measured.parts,
+            variant: chosen.variant.map(str::to_owned),
+            language: chosen.language.map(str::to_owned),
+            cost_micros: rules::price(&self.policy, phone, None).saturating_mul(i64::from(measured.parts)),
         })
     }
 
     /// What is wrong with a template's texts, with line and column.
     pub fn check(template: &Template) -> Vec<Problem> {
-        let _ = template;
-        Vec::new()
+        Texts::compile(template).err().unwrap_or_default()
+    }
+
+    /// Dates and amounts are written in the text's language; where the template does not say it, in the contact's, and
+    /// else in the one of the phone's territory.
+    fn locale(&self, input: &Compose<'_>, phone: &Phone, language: Option<&str>) -> Locale {
+        let default_zone = input.default_zone.or(self.policy.default_zone.as_deref());
+        let place = Place::of(input.contact.time_zone.as_deref(), phone, default_zone);
+        let home = Table::get().by_phone(phone);
+        let language = language
+            .or(input.contact.language.as_deref())
+            .or(home.language.as_deref());
+        Locale {
+            language: language.map(Language::of).unwrap_or_default(),
+            zone: place.zone(),
+            currency: self.policy.currency.clone().unwrap_or_default(),
+            country: Some(home.code.clone()),
+        }
     }
 }
+
+/// The one of a template's texts that a contact gets.
+struct Chosen<'a> {
+    text: &'a Compiled,
+    language: Option<&'a str>,
+    variant: Option<&'a str>,
+}
+
+impl Texts {
+    fn compile(template: &Template) -> Result<Texts, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut compile = |key: &'static str, which: Option<&str>, text: &str| match Compiled::compile(text) {
+            Ok(compiled) => Some(compiled),
+            Err(errors) => {
+                let name = which.map(|which| format!("`{which}`: ")).unwrap_or_default();
+                let told = |error: &TemplateError| Problem::new(key, format!("{name}{error}"));
+                problems.extend(errors.iter().map(told));
+                None
+            }
+        };
+        let text = compile("text", None, &template.text);
+        let languages = template
+            .languages
+            .iter()
+            .filter_map(|(tag, text)| {
+                let compiled = compile("languages", Some(tag), text)?;
+                Some((tag.to_ascii_lowercase(), (tag.clone(), compiled)))
+            })
+            .collect();
+        let variants = template
+            .variants
+            .iter()
+            .filter_map(|variant| {
+                let compiled = compile("variant", Some(&variant.name), &variant.text)?;
+                Some((variant.name.clone(), compiled))
+            })
+            .collect();
+        match text {
+            Some(text) if problems.is_empty() => Ok(Texts {
+                text,
+                languages,
+                variants,
+            }),
+            _ => Err(problems),
+        }
+    }
+
+    /// A contact whose language has a text of its own gets that one; variants are variants of the main text.
+    fn choose<'a>(&'a self, template: &'a Template, contact: &Contact) -> Chosen<'a> {
+        let main = template.language.as_deref();
+        if let Some(wanted) = contact.language.as_deref()
+            && !self.languages.is_empty()
+            && !main.is_some_and(|main| main.eq_ignore_ascii_case(wanted))
+            && let Some((tag, text)) = by_tag(wanted, |tag| self.languages.get(tag))
+        {
+            return Chosen {
+                text,
+                language: Some(tag),
+                variant: None,
+            };
+        }
+        let weights = template.variants.iter().map(|variant| variant.weight);
+        match pick(&template.name, &contact.id, weights).and_then(|index| self.variants.get(index)) {
+            Some((name, text)) => Chosen {
+                text,
+                language: main,
+                variant: Some(name),
+            },
+            None => Chosen {
+                text: &self.text,
+                language: main,
+                variant: None,
+            },
+        }
+    }
+}
+
+/// Looks a tag up as it is, then without its last subtags: `fr-RE`, then `fr` (RFC 4647, 3.4).
+pub(crate) fn by_tag<'a, T>(tag: &str, find: impl Fn(&str) -> Option<&'a T>) -> Option<&'a T> {
+    let mut tag = tag.to_ascii_lowercase();
+    loop {
+        if let Some(found) = find(&tag) {
+            return Some(found);
+        }
+        tag.truncate(tag.rfind(['-', '_'])?);
+    }
+}
+
+#[cfg(test)]
+mod tests;

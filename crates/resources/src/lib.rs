@@ -7,6 +7,7 @@
 pub mod audience;
 pub mod composer;
 pub mod gateway;
+mod optout;
 mod parse;
 mod period;
 pub mod policy;

@@ -25,6 +25,12 @@ pub struct Policy {
     pub opt_out: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub opt_outs: BTreeMap<String, String>,
+    /// The most parts of a text whose template does not say it; absent: 10. A longer text is refused, never cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_parts: Option<u16>,
+    /// The currency of amounts that name none, and of all costs (ISO 4217); absent: EUR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub currency: Option<String>,
     /// What national numbers belong to where nothing else says so (ISO 3166-1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_region: Option<String>,
@@ -175,6 +181,27 @@ impl Policy {
         }
         if self.caps.iter().any(|cap| cap.messages == 0) {
             problems.push(Problem::new("cap", "`messages` expected to be 1 or more"));
+        }
+        if self.max_parts.is_some_and(|parts| !(1..=255).contains(&parts)) {
+            problems.push(Problem::new("max_parts", "expected 1 to 255"));
+        }
+        if let Some(currency) = &self.currency
+            && !(currency.len() == 3 && currency.bytes().all(|byte| byte.is_ascii_uppercase()))
+        {
+            problems.push(Problem::new(
+                "currency",
+                "expected three capital letters such as `EUR` (ISO 4217)",
+            ));
+        }
+        for (key, mention) in self
+            .opt_out
+            .iter()
+            .map(|mention| ("opt_out", mention))
+            .chain(self.opt_outs.values().map(|mention| ("opt_outs", mention)))
+        {
+            if mention.chars().count() > 100 || mention.contains(char::is_control) {
+                problems.push(Problem::new(key, "expected one line of up to 100 characters"));
+            }
         }
         if let Some(region) = &self.default_region
             && !(region.len() == 2 && region.bytes().all(|byte| byte.is_ascii_uppercase()))
