@@ -47,9 +47,6 @@ impl std::fmt::Debug for KafkaConfig {
 pub async fn open(config: BusConfig) -> Result<Arc<dyn Log>, BusError> {
     match config {
         BusConfig::Postgres(config) => Ok(Arc::new(crate::postgres::open(config))),
-        BusConfig::Kafka(_) => Err(BusError::Setting {
-            key: "bus".into(),
-            reason: "no bus is compiled in".into(),
-        }),
+        BusConfig::Kafka(config) => Ok(Arc::new(crate::kafka::open(config)?)),
     }
 }

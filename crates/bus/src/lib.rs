@@ -11,6 +11,7 @@
 //!   back-pressure, not an error.
 
 mod config;
+mod kafka;
 mod partitioner;
 mod postgres;
 
@@ -21,6 +22,7 @@ use events::{Envelope, Header, Record, Topic};
 use jiff::Timestamp;
 
 pub use config::{BusConfig, KafkaConfig, PostgresConfig, open};
+pub use kafka::mock::MockKafka;
 pub use partitioner::partition_for;
 pub use postgres::maintain as postgres_maintain;
 

@@ -11,7 +11,10 @@ fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
     const R: u32 = 24;
-    #[expect(clippy::cast_possible_truncation, reason = "keys are far below 4 GiB; Java's length is 32 bits too")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "keys are far below 4 GiB; Java's length is 32 bits too"
+    )]
     let mut hash = SEED ^ (data.len() as u32);
     let (words, tail) = data.as_chunks::<4>();
     for word in words {

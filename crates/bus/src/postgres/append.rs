@@ -107,7 +107,11 @@ async fn columns<'a>(catalog: &Catalog, records: &'a [NewRecord]) -> Result<Colu
             columns.counts.len() - 1
         });
         // Both fit: a chunk has at most STATEMENT_RECORDS records.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "at most STATEMENT_RECORDS")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_possible_wrap,
+            reason = "at most STATEMENT_RECORDS"
+        )]
         {
             columns.slots.push(slot as i32 + 1);
             columns.places.push(columns.counts[slot] as i32);
@@ -135,7 +139,9 @@ fn headers_to_json(headers: &[(String, String)]) -> String {
 }
 
 pub(super) fn headers_from_json(json: &str) -> Vec<(String, String)> {
-    let mut texts = serde_json::from_str::<Vec<String>>(json).unwrap_or_default().into_iter();
+    let mut texts = serde_json::from_str::<Vec<String>>(json)
+        .unwrap_or_default()
+        .into_iter();
     let mut headers = Vec::with_capacity(texts.len() / 2);
     while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
         headers.push((name, value));
@@ -165,7 +171,10 @@ mod tests {
             value: vec![0; bytes],
         };
         let small = vec![record(1); STATEMENT_RECORDS + 1];
-        assert_eq!(chunks(&small).map(<[_]>::len).collect::<Vec<_>>(), [STATEMENT_RECORDS, 1]);
+        assert_eq!(
+            chunks(&small).map(<[_]>::len).collect::<Vec<_>>(),
+            [STATEMENT_RECORDS, 1]
+        );
         let large = vec![record(1 << 20); 33];
         assert_eq!(chunks(&large).map(<[_]>::len).collect::<Vec<_>>(), [31, 2]);
         assert_eq!(chunks(&[]).count(), 0);

@@ -136,7 +136,9 @@ impl Consumer for PostgresConsumer {
                 self.balanced = Some(Instant::now());
             }
             if let Some(partition) = self.choose() {
-                let fetched = self.on_session(move |session| session.fetch(partition, limits).boxed()).await;
+                let fetched = self
+                    .on_session(move |session| session.fetch(partition, limits).boxed())
+                    .await;
                 match fetched {
                     Ok(records) if self.advance(partition, &records) => {
                         return Ok(Delivery::Batch { partition, records });

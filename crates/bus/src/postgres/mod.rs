@@ -24,8 +24,8 @@ use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Bounds, BusError, Consumer, Lag, Log, NewRecord, Partition, PostgresConfig, ReadLimits, StoredRecord, TopicSettings,
-    TransactionalLog,
+    Bounds, BusError, Consumer, Lag, Log, NewRecord, Partition, PostgresConfig, ReadLimits, StoredRecord,
+    TopicSettings, TransactionalLog,
 };
 pub use maintain::maintain;
 
@@ -71,7 +71,9 @@ pub(crate) fn open(config: PostgresConfig) -> PostgresLog {
 async fn uncancelled<T: Send + 'static>(
     work: impl Future<Output = Result<T, BusError>> + Send + 'static,
 ) -> Result<T, BusError> {
-    tokio::spawn(work).await.unwrap_or_else(|error| Err(consumer::rethrow(error)))
+    tokio::spawn(work)
+        .await
+        .unwrap_or_else(|error| Err(consumer::rethrow(error)))
 }
 
 #[async_trait]
@@ -124,11 +126,13 @@ impl Log for PostgresLog {
         let id = self.shared.catalog.known(topic).await?.id;
         let pool = self.shared.pool.clone();
         let rows: Vec<(i32, i64, i64)> = uncancelled(async move {
-            sqlx::query_as("select partition, first_offset, next_offset from log.heads where topic = $1 order by partition")
-                .bind(id)
-                .fetch_all(&pool)
-                .await
-                .map_err(BusError::Postgres)
+            sqlx::query_as(
+                "select partition, first_offset, next_offset from log.heads where topic = $1 order by partition",
+            )
+            .bind(id)
+            .fetch_all(&pool)
+            .await
+            .map_err(BusError::Postgres)
         })
         .await?;
         Ok(rows
@@ -193,21 +197,26 @@ impl Log for PostgresLog {
     }
 }
 
-async fn read_once(
-    pool: &PgPool,
-    place: reading::Place,
-    limits: ReadLimits,
-) -> Result<Vec<StoredRecord>, BusError> {
+async fn read_once(pool: &PgPool, place: reading::Place, limits: ReadLimits) -> Result<Vec<StoredRecord>, BusError> {
     let mut connection = pool.acquire().await.map_err(BusError::Postgres)?;
     // Twice: retention may drop the segment between the two looks.
     for _ in 0..2 {
-        let news = reading::news(&mut connection, &[place]).await.map_err(BusError::Postgres)?;
+        let news = reading::news(&mut connection, &[place])
+            .await
+            .map_err(BusError::Postgres)?;
         let Some(news) = news.first() else {
             break;
         };
-        let records = reading::fetch(&mut connection, news.segment, place.partition, news.position, limits, false)
-            .await
-            .map_err(BusError::Postgres)?;
+        let records = reading::fetch(
+            &mut connection,
+            news.segment,
+            place.partition,
+            news.position,
+            limits,
+            false,
+        )
+        .await
+        .map_err(BusError::Postgres)?;
         if !records.is_empty() {
             return Ok(records);
         }

@@ -52,6 +52,9 @@ pub(super) async fn news(connection: &mut PgConnection, places: &[Place]) -> Res
         .await
 }
 
+/// Offset, time, key, headers, value.
+type Row = (i64, i64, Vec<u8>, String, Vec<u8>);
+
 /// Records from `from` on, as many as fit the limits, and at least one if there is any. Empty at the segment's end, and
 /// when retention has dropped the segment: ask for news again.
 ///
@@ -77,7 +80,7 @@ pub(super) async fn fetch(
                 order by "offset" limit $3) r) s
         where before < $4 order by "offset""#
     );
-    let rows: Result<Vec<(i64, i64, Vec<u8>, String, Vec<u8>)>, sqlx::Error> = sqlx::query_as(AssertSqlSafe(sql))
+    let rows: Result<Vec<Row>, sqlx::Error> = sqlx::query_as(AssertSqlSafe(sql))
         .persistent(kept)
         .bind(partition)
         .bind(from)

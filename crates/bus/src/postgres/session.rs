@@ -126,9 +126,14 @@ impl Session {
         )
         .execute(&mut connection)
         .await?;
-        let (pid,): (i32,) = sqlx::query_as("select pg_backend_pid()").fetch_one(&mut connection).await?;
+        let (pid,): (i32,) = sqlx::query_as("select pg_backend_pid()")
+            .fetch_one(&mut connection)
+            .await?;
         let layout = layout(&mut connection, &self.group, ids).await?;
-        let members: Vec<i32> = self.topics_of(&layout).filter_map(|(_, rows)| member_key(rows)).collect();
+        let members: Vec<i32> = self
+            .topics_of(&layout)
+            .filter_map(|(_, rows)| member_key(rows))
+            .collect();
         sqlx::query("select pg_advisory_lock_shared($1, id) from unnest($2::integer[]) as id")
             .bind(MEMBER)
             .bind(members)
@@ -157,7 +162,9 @@ impl Session {
             self.join().await?;
         }
         // Just made.
-        self.connected.as_mut().ok_or(BusError::Postgres(sqlx::Error::WorkerCrashed))
+        self.connected
+            .as_mut()
+            .ok_or(BusError::Postgres(sqlx::Error::WorkerCrashed))
     }
 
     /// The connection is of no use any more, and with it all that we owned by it.
@@ -307,7 +314,11 @@ impl Session {
         if overdue.is_empty() {
             return Ok(());
         }
-        tracing::warn!(group = self.group, partitions = overdue.len(), "revoked partitions were not released in time");
+        tracing::warn!(
+            group = self.group,
+            partitions = overdue.len(),
+            "revoked partitions were not released in time"
+        );
         self.unlock(connected, &overdue).await?;
         lock(&self.state).pending.push_back(Delivery::Lost(overdue));
         Ok(())
@@ -408,14 +419,13 @@ impl Session {
         let (Some(owned), Some(connected)) = (owned, self.connected.as_mut()) else {
             return Err(not_owner);
         };
-        let done = sqlx::query(
-            "update log.groups set next_offset = $3, committed_at = now() where id = $1 and epoch = $2",
-        )
-        .bind(owned.id)
-        .bind(owned.epoch)
-        .bind(next_offset)
-        .execute(&mut connected.connection)
-        .await;
+        let done =
+            sqlx::query("update log.groups set next_offset = $3, committed_at = now() where id = $1 and epoch = $2")
+                .bind(owned.id)
+                .bind(owned.epoch)
+                .bind(next_offset)
+                .execute(&mut connected.connection)
+                .await;
         match done {
             Ok(done) if done.rows_affected() == 1 => Ok(()),
             // Somebody took it: the server has given this session up.

@@ -26,7 +26,9 @@ mod tests {
             let mut totals = vec![0; members];
             let mut first = 0;
             for partitions in topics {
-                let quotas: Vec<usize> = (0..members).map(|rank| quota(partitions, members, rank, first)).collect();
+                let quotas: Vec<usize> = (0..members)
+                    .map(|rank| quota(partitions, members, rank, first))
+                    .collect();
                 assert_eq!(quotas.iter().sum::<usize>(), partitions);
                 assert!(quotas.iter().max().unwrap() - quotas.iter().min().unwrap() <= 1);
                 for (total, quota) in totals.iter_mut().zip(quotas) {
@@ -34,7 +36,10 @@ mod tests {
                 }
                 first += partitions;
             }
-            assert!(totals.iter().max().unwrap() - totals.iter().min().unwrap() <= 1, "{totals:?}");
+            assert!(
+                totals.iter().max().unwrap() - totals.iter().min().unwrap() <= 1,
+                "{totals:?}"
+            );
         }
     }
 

@@ -1,0 +1,467 @@
+//! A group member on Kafka.
+//!
+//! librdkafka fetches ahead on its own threads into one queue, which wakes us when it is no longer empty; what comes off it
+//! is sorted by partition here. A partition that is paused keeps what has come in a small buffer, and only when that is
+//! full is librdkafka told: telling it throws away what it has fetched ahead, which a pause for each batch would make dear.
+//!
+//! # What happens when somebody dies
+//! - This process: the session expires (10 s), the coordinator gives the partitions to others, who read from the committed
+//!   offset. Closed in order, they go at once.
+//! - A consumer that is not asked for records for `max.poll.interval.ms` counts as dead; its commits are refused.
+//! - The brokers: librdkafka connects again by itself; deliveries are idle meanwhile.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use events::Topic;
+use rdkafka::{
+    Offset,
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::Message,
+    topic_partition_list::TopicPartitionList,
+};
+use tokio::sync::Notify;
+
+use super::{
+    clients::{Names, REQUEST, blocking, record, size, sorted},
+    rebalance::{Decision, GroupContext, let_go},
+    settings,
+};
+use crate::{BusError, Consumer, Delivery, KafkaConfig, Partition, ReadLimits, StoredRecord};
+
+/// What a paused partition may hold here before librdkafka stops fetching it.
+const PAUSED_RECORDS: usize = 1_000;
+const PAUSED_BYTES: usize = 4 << 20;
+/// How long the owner may take to let go of revoked partitions before they are taken from it.
+const RELEASE_WAIT: Duration = Duration::from_secs(30);
+/// How long to try again a commit that meets a rebalance.
+const COMMIT_WAIT: Duration = Duration::from_secs(5);
+/// How often to look without having been woken.
+const POLL: Duration = Duration::from_secs(1);
+
+type Client = BaseConsumer<GroupContext>;
+
+pub(super) struct KafkaConsumer {
+    /// `None` once closed.
+    client: Option<Arc<Client>>,
+    names: Names,
+    woken: Arc<Notify>,
+    held: BTreeMap<Partition, Held>,
+    pending: VecDeque<Delivery>,
+    revoked: Option<Revoked>,
+    last: Option<Partition>,
+}
+
+/// A partition that is ours.
+#[derive(Default)]
+struct Held {
+    buffer: VecDeque<StoredRecord>,
+    bytes: usize,
+    paused: bool,
+    /// Paused in librdkafka too.
+    stopped: bool,
+    /// Where to go before anything else is delivered.
+    sought: Option<i64>,
+}
+
+/// A revocation that waits for its owner.
+struct Revoked {
+    list: TopicPartitionList,
+    left: BTreeSet<Partition>,
+    since: Instant,
+}
+
+impl KafkaConsumer {
+    pub fn join(config: &KafkaConfig, group: &str, topics: &[Topic]) -> Result<KafkaConsumer, BusError> {
+        let names = Names(config.prefix.clone());
+        let mut client: Client = settings::consumer(config, group)
+            .create_with_context(GroupContext::default())
+            .map_err(super::creation)?;
+        let woken = Arc::new(Notify::new());
+        client.set_nonempty_callback({
+            let woken = woken.clone();
+            move || woken.notify_one()
+        });
+        let topics: Vec<String> = topics.iter().map(|topic| names.of(*topic)).collect();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        client.subscribe(&topics).map_err(BusError::Kafka)?;
+        Ok(KafkaConsumer {
+            client: Some(Arc::new(client)),
+            names,
+            woken,
+            held: BTreeMap::new(),
+            pending: VecDeque::new(),
+            revoked: None,
+            last: None,
+        })
+    }
+
+    fn client(&self) -> Result<Arc<Client>, BusError> {
+        self.client.clone().ok_or(BusError::Kafka(KafkaError::Canceled))
+    }
+
+    fn is_readable(&self, partition: Partition, held: &Held) -> bool {
+        let revoked = self
+            .revoked
+            .as_ref()
+            .is_some_and(|revoked| revoked.left.contains(&partition));
+        !held.paused && !revoked && held.sought.is_none()
+    }
+
+    /// Takes over what the coordinator decided.
+    fn take_decisions(&mut self) {
+        let Some(client) = &self.client else {
+            return;
+        };
+        for decision in client.context().take() {
+            match decision {
+                Decision::Assigned(list) => {
+                    let partitions = self.names.partitions(&list);
+                    for partition in &partitions {
+                        self.held.insert(*partition, Held::default());
+                    }
+                    if !partitions.is_empty() {
+                        self.pending.push_back(Delivery::Assign(partitions));
+                    }
+                }
+                Decision::Revoked(list) => {
+                    let partitions = self.names.partitions(&list);
+                    for partition in &partitions {
+                        if let Some(held) = self.held.get_mut(partition) {
+                            held.buffer.clear();
+                        }
+                    }
+                    self.revoked = Some(Revoked {
+                        list,
+                        left: partitions.iter().copied().collect(),
+                        since: Instant::now(),
+                    });
+                    self.pending.push_back(Delivery::Revoke(partitions));
+                }
+                Decision::Lost(list) => {
+                    let partitions = self.names.partitions(&list);
+                    let lost: Vec<Partition> = partitions
+                        .into_iter()
+                        .filter(|partition| self.held.remove(partition).is_some())
+                        .collect();
+                    if !lost.is_empty() {
+                        self.pending.push_back(Delivery::Lost(lost));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what has been fetched, up to the limits of one delivery.
+    fn gather(&mut self, client: &Client, limits: ReadLimits) -> Result<(), BusError> {
+        let mut records = 0;
+        let mut bytes = 0;
+        for (partition, held) in &self.held {
+            if self.is_readable(*partition, held) {
+                records += held.buffer.len();
+                bytes += held.bytes;
+            }
+        }
+        while records < limits.records.max(1) && bytes < limits.bytes.max(1) {
+            match client.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => {
+                    let Some(partition) = self.names.partition(message.topic(), message.partition()) else {
+                        continue;
+                    };
+                    let record = record(&message);
+                    let counts = self
+                        .held
+                        .get(&partition)
+                        .is_some_and(|held| self.is_readable(partition, held));
+                    // One that is not held was revoked or lost; one that is to be sought elsewhere is read again.
+                    let Some(held) = self.held.get_mut(&partition).filter(|held| held.sought.is_none()) else {
+                        continue;
+                    };
+                    if counts {
+                        records += 1;
+                        bytes += size(&record);
+                    }
+                    held.bytes += size(&record);
+                    held.buffer.push_back(record);
+                    let full = held.buffer.len() >= PAUSED_RECORDS || held.bytes >= PAUSED_BYTES;
+                    if held.paused && full && !held.stopped {
+                        held.stopped = true;
+                        client.pause(&self.names.list([&partition])).map_err(BusError::Kafka)?;
+                    }
+                }
+                Some(Err(error)) => self.heard(error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Errors that librdkafka gets over by itself are no failure of the call.
+    fn heard(&self, error: KafkaError) -> Result<(), BusError> {
+        match &error {
+            KafkaError::MessageConsumptionFatal(_) => Err(BusError::Kafka(error)),
+            KafkaError::MessageConsumption(code) => match code {
+                RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {
+                    Err(sorted(error, &self.names.0))
+                }
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::UnsupportedFeature => Err(BusError::Kafka(error)),
+                RDKafkaErrorCode::PollExceeded => {
+                    tracing::warn!("records were not asked for in time: the partitions go to other members");
+                    Ok(())
+                }
+                _ => {
+                    tracing::debug!(%error, "kafka consumer");
+                    Ok(())
+                }
+            },
+            _ => Err(BusError::Kafka(error)),
+        }
+    }
+
+    /// The records of the next partition in turn.
+    fn deliver(&mut self, limits: ReadLimits) -> Option<Delivery> {
+        let ready: Vec<Partition> = self
+            .held
+            .iter()
+            .filter(|(partition, held)| !held.buffer.is_empty() && self.is_readable(**partition, held))
+            .map(|(partition, _)| *partition)
+            .collect();
+        let after = ready.iter().find(|partition| Some(**partition) > self.last);
+        let partition = *after.or(ready.first())?;
+        let held = self.held.get_mut(&partition)?;
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        while records.len() < limits.records.max(1) && bytes < limits.bytes.max(1) {
+            let Some(record) = held.buffer.pop_front() else {
+                break;
+            };
+            held.bytes = held.bytes.saturating_sub(size(&record));
+            bytes += size(&record);
+            records.push(record);
+        }
+        self.last = Some(partition);
+        Some(Delivery::Batch { partition, records })
+    }
+
+    /// Goes where it was told to by [`Consumer::seek`]. A partition that is just being assigned cannot yet: next time.
+    async fn do_seeks(&mut self, client: &Arc<Client>) -> Result<(), BusError> {
+        let mut list = TopicPartitionList::new();
+        for (partition, held) in &self.held {
+            if let Some(offset) = held.sought {
+                list.add_partition_offset(
+                    &self.names.of(partition.topic),
+                    partition.number.cast_signed(),
+                    Offset::Offset(offset),
+                )
+                .map_err(BusError::Kafka)?;
+            }
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
+        let seeking = client.clone();
+        let done = blocking(move || seeking.seek_partitions(list, REQUEST).map_err(BusError::Kafka)).await?;
+        for element in done.elements() {
+            let partition = self.names.partition(element.topic(), element.partition());
+            let held = partition.and_then(|partition| self.held.get_mut(&partition));
+            if let (Some(held), Ok(())) = (held, element.error()) {
+                held.sought = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes revoked partitions from an owner that does not let go.
+    async fn take_overdue(&mut self) -> Result<(), BusError> {
+        let overdue = self
+            .revoked
+            .as_ref()
+            .is_some_and(|revoked| revoked.since.elapsed() > RELEASE_WAIT);
+        if !overdue {
+            return Ok(());
+        }
+        let left: Vec<Partition> = self.revoked.iter().flat_map(|revoked| revoked.left.clone()).collect();
+        tracing::warn!(partitions = left.len(), "revoked partitions were not released in time");
+        self.pending.push_back(Delivery::Lost(left.clone()));
+        self.release(&left).await
+    }
+
+    async fn try_commit(&self, partition: Partition, next_offset: i64) -> Result<(), KafkaError> {
+        let Some(client) = self.client.clone() else {
+            return Err(KafkaError::Canceled);
+        };
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(
+            &self.names.of(partition.topic),
+            partition.number.cast_signed(),
+            Offset::Offset(next_offset),
+        )?;
+        blocking(move || Ok(client.commit(&list, CommitMode::Sync)))
+            .await
+            .unwrap_or(Err(KafkaError::Canceled))
+    }
+
+    /// Ends the client, which answers what is still open and leaves the group. It blocks.
+    fn end(client: Arc<Client>, revoked: Option<Revoked>) {
+        client.context().close();
+        if let Some(revoked) = revoked {
+            let _ = let_go(&client, &revoked.list);
+        }
+        drop(client);
+    }
+}
+
+#[async_trait]
+impl Consumer for KafkaConsumer {
+    async fn next(&mut self, limits: ReadLimits) -> Result<Delivery, BusError> {
+        let until = Instant::now() + limits.wait;
+        let client = self.client()?;
+        loop {
+            self.take_decisions();
+            self.take_overdue().await?;
+            if let Some(delivery) = self.pending.pop_front() {
+                return Ok(delivery);
+            }
+            self.do_seeks(&client).await?;
+            let gathered = self.gather(&client, limits);
+            self.take_decisions();
+            if let Some(delivery) = self.pending.pop_front() {
+                return Ok(delivery);
+            }
+            if let Some(delivery) = self.deliver(limits) {
+                return Ok(delivery);
+            }
+            gathered?;
+            let now = Instant::now();
+            if now >= until {
+                return Ok(Delivery::Idle);
+            }
+            let seeking = self.held.values().any(|held| held.sought.is_some());
+            let pause = if seeking { Duration::from_millis(20) } else { POLL };
+            let _ = tokio::time::timeout_at(until.min(now + pause).into(), self.woken.notified()).await;
+        }
+    }
+
+    async fn commit(&mut self, partition: Partition, next_offset: i64) -> Result<(), BusError> {
+        let not_owner = BusError::NotOwner {
+            topic: partition.topic,
+            number: partition.number,
+        };
+        if !self.held.contains_key(&partition) {
+            return Err(not_owner);
+        }
+        let until = Instant::now() + COMMIT_WAIT;
+        loop {
+            let error = match self.try_commit(partition, next_offset).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            match error.rdkafka_error_code() {
+                Some(
+                    RDKafkaErrorCode::IllegalGeneration
+                    | RDKafkaErrorCode::UnknownMemberId
+                    | RDKafkaErrorCode::FencedInstanceId
+                    | RDKafkaErrorCode::StaleMemberEpoch
+                    | RDKafkaErrorCode::FencedMemberEpoch
+                    | RDKafkaErrorCode::AssignmentLost,
+                ) => return Err(not_owner),
+                Some(
+                    RDKafkaErrorCode::RebalanceInProgress
+                    | RDKafkaErrorCode::CoordinatorLoadInProgress
+                    | RDKafkaErrorCode::NotCoordinator
+                    | RDKafkaErrorCode::CoordinatorNotAvailable,
+                ) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(50)).await,
+                _ => return Err(BusError::Kafka(error)),
+            }
+        }
+    }
+
+    /// Kafka's coordinator fences by itself.
+    fn epoch(&self, _partition: Partition) -> i64 {
+        0
+    }
+
+    async fn seek(&mut self, partition: Partition, offset: i64) -> Result<(), BusError> {
+        let held = self.held.get_mut(&partition).ok_or(BusError::NotOwner {
+            topic: partition.topic,
+            number: partition.number,
+        })?;
+        held.buffer.clear();
+        held.bytes = 0;
+        held.sought = Some(offset);
+        Ok(())
+    }
+
+    fn pause(&mut self, partitions: &[Partition]) -> Result<(), BusError> {
+        for partition in partitions {
+            if let Some(held) = self.held.get_mut(partition) {
+                held.paused = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, partitions: &[Partition]) -> Result<(), BusError> {
+        let client = self.client()?;
+        for partition in partitions {
+            let Some(held) = self.held.get_mut(partition) else {
+                continue;
+            };
+            held.paused = false;
+            if held.stopped {
+                client.resume(&self.names.list([partition])).map_err(BusError::Kafka)?;
+                held.stopped = false;
+            }
+        }
+        Ok(())
+    }
+
+    async fn release(&mut self, partitions: &[Partition]) -> Result<(), BusError> {
+        let Some(revoked) = &mut self.revoked else {
+            return Ok(());
+        };
+        for partition in partitions {
+            if revoked.left.remove(partition) {
+                self.held.remove(partition);
+            }
+        }
+        if !revoked.left.is_empty() {
+            return Ok(());
+        }
+        let client = self.client()?;
+        let Some(revoked) = self.revoked.take() else {
+            return Ok(());
+        };
+        blocking(move || let_go(&client, &revoked.list).map_err(BusError::Kafka)).await
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<(), BusError> {
+        if let Some(client) = self.client.take() {
+            let revoked = self.revoked.take();
+            blocking(move || {
+                KafkaConsumer::end(client, revoked);
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KafkaConsumer {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            let revoked = self.revoked.take();
+            // Not on this thread, which may be a runtime's.
+            std::thread::spawn(move || KafkaConsumer::end(client, revoked));
+        }
+    }
+}
