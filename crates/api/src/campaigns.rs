@@ -10,7 +10,6 @@ use std::time::Duration;
 use domain::{CampaignState, schedule::Schedule};
 use futures::{Stream, stream};
 use jiff::{Timestamp, tz::TimeZone};
-use resources::Kind;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use store::{Campaign, CampaignError, NewCampaign, campaigns::CampaignLogLine, messages::Counts};
@@ -297,16 +296,6 @@ impl Api {
         };
         crate::resources::parse_condition(&text, &snapshot).map_err(|message| ApiError::invalid(field, message))?;
         Ok(text)
-    }
-
-    pub(crate) async fn template_exists(&self, name: &str) -> Result<domain::Class, ApiError> {
-        let row = self.store.resource_get(Kind::Template.as_str(), name).await?;
-        let row = row.ok_or_else(|| ApiError::invalid("template", "there is no template of this name"))?;
-        row.body
-            .get("class")
-            .and_then(Value::as_str)
-            .and_then(|class| class.parse().ok())
-            .ok_or_else(|| ApiError::internal("the stored template has no class"))
     }
 }
 

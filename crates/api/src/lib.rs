@@ -11,7 +11,7 @@ mod error;
 mod role;
 
 pub mod audience;
-// pub mod audit;
+pub mod audit;
 // pub mod campaigns;
 pub mod contacts;
 pub mod dead_letters;
@@ -19,7 +19,7 @@ pub mod events;
 pub mod import;
 pub mod keys;
 pub mod messages;
-// pub mod messages_show;
+pub mod messages_show;
 // pub mod preview;
 // pub mod resources;
 pub mod topics;
