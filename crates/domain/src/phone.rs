@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
 /// A valid phone number in E.164, for example `+262692123456`.
 ///
 /// Neither `Debug` nor `Display` prints it, so that it cannot reach a log; [`Phone::e164`] is the way to read it.
@@ -51,5 +54,31 @@ impl Phone {
 impl fmt::Debug for Phone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Phone(…)")
+    }
+}
+
+/// The key of the phone hash: what makes a phone a pseudonym that nobody without it can find by trying all numbers.
+#[derive(Clone)]
+pub struct PhoneKey(Hmac<Sha256>);
+
+impl PhoneKey {
+    pub fn new(secret: &[u8]) -> PhoneKey {
+        // HMAC takes keys of any length (RFC 2104, section 2).
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+        let mac = Hmac::new_from_slice(secret).expect("any length");
+        PhoneKey(mac)
+    }
+
+    /// HMAC-SHA-256 of the number in E.164: 32 bytes.
+    pub fn hash(&self, phone: &Phone) -> Vec<u8> {
+        let mut mac = self.0.clone();
+        mac.update(phone.0.as_bytes());
+        mac.finalize().into_bytes().to_vec()
+    }
+}
+
+impl fmt::Debug for PhoneKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PhoneKey(…)")
     }
 }

@@ -8,12 +8,16 @@ pub mod campaigns;
 pub mod dead_letters;
 pub mod deferred;
 mod error;
+pub mod explain;
+pub mod history;
+mod installation;
 pub mod keys;
 mod listen;
 pub mod messages;
 pub mod parts;
 mod pool;
 pub mod resources;
+pub mod suppressions;
 pub(crate) mod time;
 pub mod trigger_log;
 

@@ -1,0 +1,109 @@
+//! What customers did, once per (contact, source, event id).
+
+use std::collections::HashMap;
+
+use events::BusinessEvent;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use sqlx::Row;
+
+use crate::{
+    StoreError, Tx,
+    time::{At, at},
+    trigger_log::EventKey,
+};
+
+impl Tx {
+    /// Writes events; the answer says for each whether it is new. Of the same event twice in one call the first is new.
+    pub async fn history_put(&mut self, events: &[BusinessEvent]) -> Result<Vec<bool>, StoreError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let column = |of: fn(&BusinessEvent) -> &str| events.iter().map(of).collect::<Vec<_>>();
+        let times: Vec<At> = events.iter().map(|event| At(event.time)).collect();
+        let data: Vec<Value> = events.iter().map(|event| Value::Object(event.data.clone())).collect();
+        // In key order, so that two batches with the same events wait for each other and do not deadlock.
+        let rows = sqlx::query(
+            "insert into history (contact_id, source, event_id, type, time, data)
+             select distinct on (1, 2, 3) * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::jsonb[])
+             order by 1, 2, 3
+             on conflict do nothing
+             returning contact_id, source, event_id",
+        )
+        .bind(column(|event| &event.contact_id))
+        .bind(column(|event| &event.source))
+        .bind(column(|event| &event.id))
+        .bind(column(|event| &event.kind))
+        .bind(&times)
+        .bind(&data)
+        .fetch_all(&mut *self.inner)
+        .await?;
+        let mut new: std::collections::HashSet<(String, String, String)> = rows
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
+            .collect::<Result<_, sqlx::Error>>()?;
+        Ok(events
+            .iter()
+            .map(|event| new.remove(&(event.contact_id.clone(), event.source.clone(), event.id.clone())))
+            .collect())
+    }
+
+    /// Adds to how many messages events have started.
+    pub async fn history_planned_add(&mut self, counts: &[(EventKey<'_>, i32)]) -> Result<(), StoreError> {
+        if counts.is_empty() {
+            return Ok(());
+        }
+        sqlx::query(
+            "update history h set planned = h.planned + c.planned
+             from (select contact_id, source, event_id, sum(planned)::integer as planned
+                   from unnest($1::text[], $2::text[], $3::text[], $4::integer[]) u (contact_id, source, event_id, planned)
+                   group by 1, 2, 3) c
+             where h.contact_id = c.contact_id and h.source = c.source and h.event_id = c.event_id",
+        )
+        .bind(counts.iter().map(|(key, _)| key.contact_id).collect::<Vec<_>>())
+        .bind(counts.iter().map(|(key, _)| key.source).collect::<Vec<_>>())
+        .bind(counts.iter().map(|(key, _)| key.event_id).collect::<Vec<_>>())
+        .bind(counts.iter().map(|(_, planned)| *planned).collect::<Vec<_>>())
+        .execute(&mut *self.inner)
+        .await?;
+        Ok(())
+    }
+
+    /// What these contacts did of these types, from `since` on where it is given, oldest first.
+    pub async fn history_for(
+        &mut self,
+        contacts: &[&str],
+        types: &[&str],
+        since: Option<Timestamp>,
+    ) -> Result<HashMap<String, Vec<BusinessEvent>>, StoreError> {
+        if contacts.is_empty() || types.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = sqlx::query(
+            "select contact_id, source, event_id, type, time, data from history
+             where contact_id = any($1) and type = any($2) and ($3::timestamptz is null or time >= $3)
+             order by contact_id, time, source, event_id",
+        )
+        .bind(contacts)
+        .bind(types)
+        .bind(at(since))
+        .fetch_all(&mut *self.inner)
+        .await?;
+        let mut past: HashMap<String, Vec<BusinessEvent>> = HashMap::new();
+        for row in &rows {
+            let event = BusinessEvent {
+                id: row.try_get("event_id")?,
+                source: row.try_get("source")?,
+                kind: row.try_get("type")?,
+                contact_id: row.try_get("contact_id")?,
+                time: row.try_get::<At, _>("time")?.0,
+                data: match row.try_get("data")? {
+                    Value::Object(data) => data,
+                    _ => Map::new(),
+                },
+            };
+            past.entry(event.contact_id.clone()).or_default().push(event);
+        }
+        Ok(past)
+    }
+}
