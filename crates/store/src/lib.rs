@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod campaigns;
+pub mod contacts;
 pub mod dead_letters;
 pub mod deferred;
 mod error;
