@@ -1,5 +1,8 @@
 //! Tests that cross crates: one binary, so that it links once.
 
+mod bus;
+mod bus_contract;
+mod bus_postgres;
 mod support;
 
 mod store_migrations;

@@ -1,8 +1,7 @@
 //! A group member on Kafka.
 //!
 //! librdkafka fetches ahead on its own threads into one queue, which wakes us when it is no longer empty; what comes off it
-//! is sorted by partition here. A partition that is paused keeps what has come in a small buffer, and only when that is
-//! full is librdkafka told: telling it throws away what it has fetched ahead, which a pause for each batch would make dear.
+//! is sorted by partition (`held.rs`).
 //!
 //! # What happens when somebody dies
 //! - This process: the session expires (10 s), the coordinator gives the partitions to others, who read from the committed
@@ -22,21 +21,18 @@ use rdkafka::{
     Offset,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
-    message::Message,
     topic_partition_list::TopicPartitionList,
 };
 use tokio::sync::Notify;
 
 use super::{
-    clients::{Names, REQUEST, blocking, record, size, sorted},
+    clients::{Names, REQUEST, blocking},
+    held::Held,
     rebalance::{Decision, GroupContext, let_go},
     settings,
 };
-use crate::{BusError, Consumer, Delivery, KafkaConfig, Partition, ReadLimits, StoredRecord};
+use crate::{BusError, Consumer, Delivery, KafkaConfig, Partition, ReadLimits};
 
-/// What a paused partition may hold here before librdkafka stops fetching it.
-const PAUSED_RECORDS: usize = 1_000;
-const PAUSED_BYTES: usize = 4 << 20;
 /// How long the owner may take to let go of revoked partitions before they are taken from it.
 const RELEASE_WAIT: Duration = Duration::from_secs(30);
 /// How long to try again a commit that meets a rebalance.
@@ -44,29 +40,18 @@ const COMMIT_WAIT: Duration = Duration::from_secs(5);
 /// How often to look without having been woken.
 const POLL: Duration = Duration::from_secs(1);
 
-type Client = BaseConsumer<GroupContext>;
+pub(super) type Client = BaseConsumer<GroupContext>;
 
 pub(super) struct KafkaConsumer {
     /// `None` once closed.
     client: Option<Arc<Client>>,
-    names: Names,
+    pub(super) names: Names,
     woken: Arc<Notify>,
-    held: BTreeMap<Partition, Held>,
+    pub(super) held: BTreeMap<Partition, Held>,
     pending: VecDeque<Delivery>,
     revoked: Option<Revoked>,
-    last: Option<Partition>,
-}
-
-/// A partition that is ours.
-#[derive(Default)]
-struct Held {
-    buffer: VecDeque<StoredRecord>,
-    bytes: usize,
-    paused: bool,
-    /// Paused in librdkafka too.
-    stopped: bool,
-    /// Where to go before anything else is delivered.
-    sought: Option<i64>,
+    /// The partition of the last batch: the next one's turn comes first.
+    pub(super) last: Option<Partition>,
 }
 
 /// A revocation that waits for its owner.
@@ -105,7 +90,7 @@ impl KafkaConsumer {
         self.client.clone().ok_or(BusError::Kafka(KafkaError::Canceled))
     }
 
-    fn is_readable(&self, partition: Partition, held: &Held) -> bool {
+    pub(super) fn is_readable(&self, partition: Partition, held: &Held) -> bool {
         let revoked = self
             .revoked
             .as_ref()
@@ -133,7 +118,7 @@ impl KafkaConsumer {
                     let partitions = self.names.partitions(&list);
                     for partition in &partitions {
                         if let Some(held) = self.held.get_mut(partition) {
-                            held.buffer.clear();
+                            held.clear();
                         }
                     }
                     self.revoked = Some(Revoked {
@@ -155,100 +140,6 @@ impl KafkaConsumer {
                 }
             }
         }
-    }
-
-    /// Takes what has been fetched, up to the limits of one delivery.
-    fn gather(&mut self, client: &Client, limits: ReadLimits) -> Result<(), BusError> {
-        let mut records = 0;
-        let mut bytes = 0;
-        for (partition, held) in &self.held {
-            if self.is_readable(*partition, held) {
-                records += held.buffer.len();
-                bytes += held.bytes;
-            }
-        }
-        while records < limits.records.max(1) && bytes < limits.bytes.max(1) {
-            match client.poll(Duration::ZERO) {
-                None => break,
-                Some(Ok(message)) => {
-                    let Some(partition) = self.names.partition(message.topic(), message.partition()) else {
-                        continue;
-                    };
-                    let record = record(&message);
-                    let counts = self
-                        .held
-                        .get(&partition)
-                        .is_some_and(|held| self.is_readable(partition, held));
-                    // One that is not held was revoked or lost; one that is to be sought elsewhere is read again.
-                    let Some(held) = self.held.get_mut(&partition).filter(|held| held.sought.is_none()) else {
-                        continue;
-                    };
-                    if counts {
-                        records += 1;
-                        bytes += size(&record);
-                    }
-                    held.bytes += size(&record);
-                    held.buffer.push_back(record);
-                    let full = held.buffer.len() >= PAUSED_RECORDS || held.bytes >= PAUSED_BYTES;
-                    if held.paused && full && !held.stopped {
-                        held.stopped = true;
-                        client.pause(&self.names.list([&partition])).map_err(BusError::Kafka)?;
-                    }
-                }
-                Some(Err(error)) => self.heard(error)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Errors that librdkafka gets over by itself are no failure of the call.
-    fn heard(&self, error: KafkaError) -> Result<(), BusError> {
-        match &error {
-            KafkaError::MessageConsumptionFatal(_) => Err(BusError::Kafka(error)),
-            KafkaError::MessageConsumption(code) => match code {
-                RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {
-                    Err(sorted(error, &self.names.0))
-                }
-                RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed
-                | RDKafkaErrorCode::Authentication
-                | RDKafkaErrorCode::UnsupportedFeature => Err(BusError::Kafka(error)),
-                RDKafkaErrorCode::PollExceeded => {
-                    tracing::warn!("records were not asked for in time: the partitions go to other members");
-                    Ok(())
-                }
-                _ => {
-                    tracing::debug!(%error, "kafka consumer");
-                    Ok(())
-                }
-            },
-            _ => Err(BusError::Kafka(error)),
-        }
-    }
-
-    /// The records of the next partition in turn.
-    fn deliver(&mut self, limits: ReadLimits) -> Option<Delivery> {
-        let ready: Vec<Partition> = self
-            .held
-            .iter()
-            .filter(|(partition, held)| !held.buffer.is_empty() && self.is_readable(**partition, held))
-            .map(|(partition, _)| *partition)
-            .collect();
-        let after = ready.iter().find(|partition| Some(**partition) > self.last);
-        let partition = *after.or(ready.first())?;
-        let held = self.held.get_mut(&partition)?;
-        let mut records = Vec::new();
-        let mut bytes = 0;
-        while records.len() < limits.records.max(1) && bytes < limits.bytes.max(1) {
-            let Some(record) = held.buffer.pop_front() else {
-                break;
-            };
-            held.bytes = held.bytes.saturating_sub(size(&record));
-            bytes += size(&record);
-            records.push(record);
-        }
-        self.last = Some(partition);
-        Some(Delivery::Batch { partition, records })
     }
 
     /// Goes where it was told to by [`Consumer::seek`]. A partition that is just being assigned cannot yet: next time.
@@ -394,8 +285,7 @@ impl Consumer for KafkaConsumer {
             topic: partition.topic,
             number: partition.number,
         })?;
-        held.buffer.clear();
-        held.bytes = 0;
+        held.clear();
         held.sought = Some(offset);
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod admin;
 mod clients;
 mod consumer;
+mod held;
 pub mod mock;
 mod offsets;
 mod producer;

@@ -8,6 +8,7 @@
 //! - The database: sessions end, owners are told that their partitions are lost, and join again when it is back.
 
 mod append;
+mod balance;
 mod catalog;
 mod consumer;
 mod maintain;

@@ -1,0 +1,136 @@
+//! What has been fetched, sorted by partition, until it is delivered.
+//!
+//! A partition that is paused keeps what has come in a small buffer, and only when that is full is librdkafka told: telling
+//! it throws away what it has fetched ahead, which a pause for each batch would make dear.
+
+use std::{collections::VecDeque, time::Duration};
+
+use rdkafka::{
+    consumer::Consumer as _,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::Message,
+};
+
+use super::{
+    clients::{record, size, sorted},
+    consumer::{Client, KafkaConsumer},
+};
+use crate::{BusError, Delivery, Partition, ReadLimits, StoredRecord};
+
+/// What a paused partition may hold here before librdkafka stops fetching it.
+const PAUSED_RECORDS: usize = 1_000;
+const PAUSED_BYTES: usize = 4 << 20;
+/// A partition that is ours.
+#[derive(Default)]
+pub(super) struct Held {
+    buffer: VecDeque<StoredRecord>,
+    bytes: usize,
+    pub paused: bool,
+    /// Paused in librdkafka too.
+    pub stopped: bool,
+    /// Where to go before anything else is delivered.
+    pub sought: Option<i64>,
+}
+
+impl Held {
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+        self.bytes = 0;
+    }
+}
+
+impl KafkaConsumer {
+    /// Takes what has been fetched, up to the limits of one delivery.
+    pub(super) fn gather(&mut self, client: &Client, limits: ReadLimits) -> Result<(), BusError> {
+        let mut records = 0;
+        let mut bytes = 0;
+        for (partition, held) in &self.held {
+            if self.is_readable(*partition, held) {
+                records += held.buffer.len();
+                bytes += held.bytes;
+            }
+        }
+        while records < limits.records.max(1) && bytes < limits.bytes.max(1) {
+            match client.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => {
+                    let Some(partition) = self.names.partition(message.topic(), message.partition()) else {
+                        continue;
+                    };
+                    let record = record(&message);
+                    let counts = self
+                        .held
+                        .get(&partition)
+                        .is_some_and(|held| self.is_readable(partition, held));
+                    // One that is not held was revoked or lost; one that is to be sought elsewhere is read again.
+                    let Some(held) = self.held.get_mut(&partition).filter(|held| held.sought.is_none()) else {
+                        continue;
+                    };
+                    if counts {
+                        records += 1;
+                        bytes += size(&record);
+                    }
+                    held.bytes += size(&record);
+                    held.buffer.push_back(record);
+                    let full = held.buffer.len() >= PAUSED_RECORDS || held.bytes >= PAUSED_BYTES;
+                    if held.paused && full && !held.stopped {
+                        held.stopped = true;
+                        client.pause(&self.names.list([&partition])).map_err(BusError::Kafka)?;
+                    }
+                }
+                Some(Err(error)) => self.heard(error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Errors that librdkafka gets over by itself are no failure of the call.
+    fn heard(&self, error: KafkaError) -> Result<(), BusError> {
+        match &error {
+            KafkaError::MessageConsumptionFatal(_) => Err(BusError::Kafka(error)),
+            KafkaError::MessageConsumption(code) => match code {
+                RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {
+                    Err(sorted(error, &self.names.0))
+                }
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::UnsupportedFeature => Err(BusError::Kafka(error)),
+                RDKafkaErrorCode::PollExceeded => {
+                    tracing::warn!("records were not asked for in time: the partitions go to other members");
+                    Ok(())
+                }
+                _ => {
+                    tracing::debug!(%error, "kafka consumer");
+                    Ok(())
+                }
+            },
+            _ => Err(BusError::Kafka(error)),
+        }
+    }
+
+    /// The records of the next partition in turn.
+    pub(super) fn deliver(&mut self, limits: ReadLimits) -> Option<Delivery> {
+        let ready: Vec<Partition> = self
+            .held
+            .iter()
+            .filter(|(partition, held)| !held.buffer.is_empty() && self.is_readable(**partition, held))
+            .map(|(partition, _)| *partition)
+            .collect();
+        let after = ready.iter().find(|partition| Some(**partition) > self.last);
+        let partition = *after.or(ready.first())?;
+        let held = self.held.get_mut(&partition)?;
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        while records.len() < limits.records.max(1) && bytes < limits.bytes.max(1) {
+            let Some(record) = held.buffer.pop_front() else {
+                break;
+            };
+            held.bytes = held.bytes.saturating_sub(size(&record));
+            bytes += size(&record);
+            records.push(record);
+        }
+        self.last = Some(partition);
+        Some(Delivery::Batch { partition, records })
+    }
+}

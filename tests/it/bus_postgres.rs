@@ -1,0 +1,205 @@
+//! What the PostgreSQL log adds to the contract: one transaction with the stage's writes, fencing by epoch, retention.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use bus::{BusConfig, BusError, Delivery, Log, Partition, PostgresConfig, ReadLimits};
+use events::Topic;
+use jiff::{SignedDuration, Timestamp};
+use store::Store;
+
+use crate::{
+    bus_contract::{LIMITS, record, take, until_owning},
+    support::{bus as test_bus, database},
+};
+
+async fn open(store: &Store) -> std::sync::Arc<dyn Log> {
+    let log = bus::open(BusConfig::Postgres(PostgresConfig {
+        pool: store.pool().clone(),
+    }))
+    .await
+    .unwrap();
+    log.topics_ensure(&test_bus::topics()).await.unwrap();
+    log
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_offset_and_writes_share_one_transaction() {
+    let store = database::database().await;
+    let log = open(&store).await;
+    let transactional = log.transactional().unwrap();
+    log.append(vec![record(Topic::Events, "k", "in")]).await.unwrap();
+    let mut consumer = log.subscribe("g", &[Topic::Events]).await.unwrap();
+    let (partition, input) = take(&mut consumer, 1).await.remove(0);
+    let epoch = consumer.epoch(partition);
+    let mut outputs = log.subscribe("out", &[Topic::Jobs]).await.unwrap();
+
+    for commit in [false, true] {
+        let mut tx = store.begin().await.unwrap();
+        let output = [record(Topic::Jobs, "k", "out")];
+        transactional
+            .commit_in(tx.connection(), "g", partition, epoch, input.offset + 1)
+            .await
+            .unwrap();
+        transactional.append_in(tx.connection(), &output).await.unwrap();
+        // Nothing is visible before the commit.
+        assert!(
+            log.bounds(Topic::Jobs)
+                .await
+                .unwrap()
+                .iter()
+                .all(|bounds| bounds.end == 0)
+        );
+        if commit {
+            tx.commit().await.unwrap();
+            transactional.announce(&[Topic::Jobs]);
+        } else {
+            drop(tx);
+        }
+        let lag = log.lag("g", &[Topic::Events]).await.unwrap();
+        let committed: i64 = lag.iter().map(|lag| lag.committed).sum();
+        assert_eq!(committed, i64::from(commit));
+    }
+    assert_eq!(take(&mut outputs, 1).await[0].1.value, b"out");
+    assert!(matches!(outputs.next(LIMITS).await.unwrap(), Delivery::Idle));
+
+    // Somebody else takes over: the old owner's transaction is refused whole.
+    drop(consumer);
+    let mut successor = log.subscribe("g", &[Topic::Events]).await.unwrap();
+    until_owning(&mut successor, &mut BTreeSet::new(), 4).await;
+    assert!(successor.epoch(partition) > epoch);
+    let mut tx = store.begin().await.unwrap();
+    let refused = transactional
+        .commit_in(tx.connection(), "g", partition, epoch, input.offset + 1)
+        .await;
+    assert!(matches!(refused, Err(BusError::NotOwner { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_transaction_is_waited_for_and_not_passed() {
+    let store = database::database().await;
+    let log = open(&store).await;
+    let mut consumer = log.subscribe("g", &[Topic::Events]).await.unwrap();
+    until_owning(&mut consumer, &mut BTreeSet::new(), 4).await;
+    let mut tx = store.begin().await.unwrap();
+    let transactional = log.transactional().unwrap();
+    transactional
+        .append_in(tx.connection(), &[record(Topic::Events, "k", "first")])
+        .await
+        .unwrap();
+    let second = tokio::spawn({
+        let log = log.clone();
+        async move { log.append(vec![record(Topic::Events, "k", "second")]).await }
+    });
+    assert!(matches!(consumer.next(LIMITS).await.unwrap(), Delivery::Idle));
+    assert!(!second.is_finished());
+    tx.commit().await.unwrap();
+    second.await.unwrap().unwrap();
+    let values: Vec<Vec<u8>> = take(&mut consumer, 2).await.into_iter().map(|(_, r)| r.value).collect();
+    assert_eq!(values, [b"first".to_vec(), b"second".to_vec()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_process_is_woken_at_once() {
+    let store = database::database().await;
+    let (here, there) = (open(&store).await, open(&store).await);
+    let mut consumer = there.subscribe("g", &[Topic::Events]).await.unwrap();
+    until_owning(&mut consumer, &mut BTreeSet::new(), 4).await;
+    let limits = ReadLimits {
+        wait: Duration::from_secs(5),
+        ..LIMITS
+    };
+    let mut fastest = Duration::MAX;
+    for _ in 0..10 {
+        let waiting = tokio::spawn(async move {
+            loop {
+                if let Delivery::Batch { .. } = consumer.next(limits).await.unwrap() {
+                    return (consumer, Instant::now());
+                }
+            }
+        });
+        let started = Instant::now();
+        here.append(vec![record(Topic::Events, "k", "v")]).await.unwrap();
+        let (back, arrived) = waiting.await.unwrap();
+        consumer = back;
+        fastest = fastest.min(arrived - started);
+    }
+    // Polling would take half a second on average.
+    assert!(fastest < Duration::from_millis(100), "{fastest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_drops_whole_segments_and_readers_go_on_at_the_first_that_is_left() {
+    let store = database::database().await;
+    let log = open(&store).await;
+    let settings: Vec<_> = test_bus::topics()
+        .into_iter()
+        .map(|mut topic| {
+            topic.retention = Duration::from_secs(8 * 3600);
+            topic
+        })
+        .collect();
+    log.topics_ensure(&settings).await.unwrap();
+    let start = Timestamp::now();
+    let hours = |hours: i64| start + SignedDuration::from_hours(hours);
+    let mut consumer = log.subscribe("g", &[Topic::Events]).await.unwrap();
+    let mut partition = None;
+    // A record every two hours, each in a segment of its own.
+    for n in 0..6_i64 {
+        log.append(vec![record(Topic::Events, "k", n.to_string())])
+            .await
+            .unwrap();
+        let (found, read) = take(&mut consumer, 1).await.remove(0);
+        assert_eq!(read.offset, n, "reading goes on across segments");
+        partition = Some(found);
+        assert_eq!(
+            bus::postgres_maintain(store.pool(), hours(2 * n + 2)).await.unwrap(),
+            u64::from(n == 5)
+        );
+    }
+    let partition = partition.unwrap();
+    let first = |bounds: Vec<bus::Bounds>| bounds.into_iter().find(|b| b.partition == partition).unwrap().first;
+    // Closed at hours 2, 4, 6, …; at hour 12 the first is ten hours old.
+    assert_eq!(first(log.bounds(Topic::Events).await.unwrap()), 1);
+    assert_eq!(bus::postgres_maintain(store.pool(), hours(15)).await.unwrap(), 2);
+    assert_eq!(first(log.bounds(Topic::Events).await.unwrap()), 3);
+    let offsets = |records: Vec<bus::StoredRecord>| records.into_iter().map(|r| r.offset).collect::<Vec<_>>();
+    // One segment at a time; what was dropped is passed over.
+    assert_eq!(offsets(log.read(partition, 0, LIMITS).await.unwrap()), [3]);
+    consumer.seek(partition, 0).await.unwrap();
+    let read: Vec<i64> = take(&mut consumer, 3)
+        .await
+        .into_iter()
+        .map(|(_, r)| r.offset)
+        .collect();
+    assert_eq!(read, [3, 4, 5]);
+    let lag = log.lag("g", &[Topic::Events]).await.unwrap();
+    assert_eq!(lag.iter().map(|lag| lag.end - lag.committed).sum::<i64>(), 3);
+    // An idle topic's last segment is not rolled for nothing, and appends go on after everything is gone.
+    assert_eq!(bus::postgres_maintain(store.pool(), hours(100)).await.unwrap(), 3);
+    assert_eq!(bus::postgres_maintain(store.pool(), hours(200)).await.unwrap(), 0);
+    log.append(vec![record(Topic::Events, "k", "after")]).await.unwrap();
+    assert_eq!(take(&mut consumer, 1).await[0].1.offset, 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hand_over_takes_moments() {
+    let store = database::database().await;
+    let log = open(&store).await;
+    let mut dying = log.subscribe("g", &[Topic::Events]).await.unwrap();
+    until_owning(&mut dying, &mut BTreeSet::new(), 4).await;
+    let mut waiting = log.subscribe("g", &[Topic::Events]).await.unwrap();
+    // It is a member, and has nothing as long as the owner is not asked.
+    assert!(matches!(waiting.next(LIMITS).await.unwrap(), Delivery::Idle));
+    let died = Instant::now();
+    drop(dying);
+    until_owning(&mut waiting, &mut BTreeSet::new(), 4).await;
+    assert!(died.elapsed() < Duration::from_secs(10), "{:?}", died.elapsed());
+    let foreign = Partition {
+        topic: Topic::Jobs,
+        number: 0,
+    };
+    assert_eq!(waiting.epoch(foreign), 0);
+}
