@@ -1,0 +1,102 @@
+//! `tamtam audience`: whom an expression matches.
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::{client::Connection, output};
+use crate::{cli::ClientArgs, exit::Failure};
+
+#[derive(Debug, Subcommand)]
+pub enum Audience {
+    /// How many contacts match
+    Count(CountArgs),
+    /// How the expression is understood, and what the database does for it
+    Explain(ExplainArgs),
+    /// The contacts that match
+    List(ListArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CountArgs {
+    /// For example 'gender = "female" and age < 30 and did order.placed within 30 days'
+    expression: String,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// An expression of the audience language
+    expression: String,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// An expression of the audience language
+    expression: String,
+    /// How many
+    #[arg(long, default_value_t = 100)]
+    limit: u32,
+    /// Continue after this contact (the last of an earlier page)
+    #[arg(long, value_name = "ID")]
+    after: Option<String>,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+impl Audience {
+    pub fn client(&self) -> &ClientArgs {
+        match self {
+            Audience::Count(arguments) => &arguments.client,
+            Audience::Explain(arguments) => &arguments.client,
+            Audience::List(arguments) => &arguments.client,
+        }
+    }
+}
+
+pub async fn run(connection: &Connection, command: &Audience) -> Result<(), Failure> {
+    match command {
+        Audience::Count(arguments) => {
+            let query = [("where", arguments.expression.clone())];
+            let counted = connection.get("/v1/audience/count", &query).await?;
+            match connection.json {
+                true => output::json(&counted),
+                false => output::line(&output::cell(&counted["count"])),
+            }
+        }
+        Audience::Explain(arguments) => {
+            let query = [("where", arguments.expression.clone())];
+            let explained = connection.get("/v1/audience/explain", &query).await?;
+            match connection.json {
+                true => output::json(&explained),
+                false => output::fields(&explained),
+            }
+        }
+        Audience::List(arguments) => {
+            let mut query = vec![
+                ("where", arguments.expression.clone()),
+                ("limit", arguments.limit.to_string()),
+            ];
+            query.extend(arguments.after.clone().map(|after| ("after", after)));
+            let listed = connection.get("/v1/audience/contacts", &query).await?;
+            if connection.json {
+                return output::json(&listed);
+            }
+            let rows: &[Value] = listed["contacts"].as_array().map(Vec::as_slice).unwrap_or_default();
+            output::table(
+                rows,
+                &[
+                    "id",
+                    "first_name",
+                    "last_name",
+                    "gender",
+                    "birth_date",
+                    "city",
+                    "region",
+                ],
+            )
+        }
+    }
+}

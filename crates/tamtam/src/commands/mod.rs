@@ -1,0 +1,16 @@
+//! The commands that talk to a running tamtam over its HTTP API, and `sms`, which needs none.
+
+pub mod apply;
+pub mod audience;
+pub mod audit;
+pub mod campaign;
+pub mod client;
+pub mod contacts;
+pub mod dead_letters;
+pub mod events;
+pub mod keys;
+pub mod message;
+pub mod output;
+pub mod progress;
+pub mod sms;
+pub mod topics;

@@ -1,0 +1,157 @@
+//! The real binary: each role as its own process, and `tamtam up` killed, started again and stopped.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    process::{Process, eventually, run},
+    tamtam::{Installation, PATIENCE, contacts, orders, resources, stats},
+};
+
+const ROLES: [&str; 6] = [
+    "ingest",
+    "segmenter",
+    "renderer",
+    "dispatcher",
+    "receipt-collector",
+    "console",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_role_as_its_own_process_and_messages_go_through() {
+    const MESSAGES: usize = 20;
+    let installation = Installation::shared().await;
+    let environment: Vec<(&str, &str)> = installation
+        .environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let migrated = run(installation.path(), &["migrate"], &environment);
+    assert!(
+        migrated.status.success(),
+        "{}",
+        String::from_utf8_lossy(&migrated.stderr)
+    );
+    let simulator = installation.start(&["simulator"]);
+    let mut roles: Vec<Process> = ROLES.iter().map(|role| installation.start(&[role])).collect();
+    for (role, process) in ROLES.iter().zip(&roles) {
+        let metrics = process.at("metrics").to_owned();
+        let ready = reqwest::get(format!("{metrics}/readyz")).await.unwrap();
+        assert_eq!(ready.status(), 200, "{role}");
+        let text = reqwest::get(format!("{metrics}/metrics"))
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        assert!(text.contains("tamtam_build_info"), "{role}: {text}");
+        assert!(!process.at("database").contains("password"), "{role}");
+    }
+    let console = &roles[5];
+    let file = installation.file("resources.toml", &resources(simulator.at("simulator_smpp"), 1_000));
+    installation.json(console, &["apply", "-f", &file]);
+    let file = installation.file("contacts.csv", &contacts(MESSAGES));
+    let imported = installation.json(console, &["contacts", "import", &file]);
+    assert_eq!(imported["created"], MESSAGES);
+    let file = installation.file("events.ndjson", &orders(MESSAGES));
+    let published = installation.json(console, &["events", "publish", &file]);
+    assert_eq!(
+        (&published["accepted"], &published["rejected"]),
+        (&MESSAGES.into(), &0.into())
+    );
+
+    let delivered = eventually("all receipts", PATIENCE, || {
+        let receipts = installation.tail(console, "receipts");
+        let delivered: Vec<_> = receipts
+            .into_iter()
+            .filter(|record| record["data"]["state"] == "delivered")
+            .collect();
+        (delivered.len() >= MESSAGES).then_some(delivered)
+    });
+    assert_eq!(delivered.len(), MESSAGES, "a state is told once");
+    let stats = stats(&simulator);
+    assert_eq!(
+        (&stats["distinct"], &stats["duplicates"]),
+        (&MESSAGES.into(), &0.into()),
+        "{stats}"
+    );
+    assert_eq!(installation.json(console, &["audit"])["violations"], 0);
+    for process in &mut roles {
+        assert!(process.terminate().success(), "{}", process.log_tail());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_is_killed_and_goes_on_and_stops_in_good_order() {
+    const CONTACTS: usize = 1_500;
+    let installation = Installation::private().await;
+    let simulator = installation.start(&["simulator"]);
+    let up = ["up", "--data-dir", "data"];
+    let mut first = installation.start(&up);
+    let file = installation.file("resources.toml", &resources(simulator.at("simulator_smpp"), 300));
+    installation.json(&first, &["apply", "-f", &file]);
+    let file = installation.file("contacts.csv", &contacts(CONTACTS));
+    installation.json(&first, &["contacts", "import", &file]);
+    let create = [
+        "campaign",
+        "create",
+        "--name",
+        "x",
+        "--audience",
+        "north",
+        "--template",
+        "sale",
+        "--value",
+        "article=tout",
+    ];
+    let id = installation.json(&first, &create)["id"].as_str().unwrap().to_owned();
+    installation.json(&first, &["campaign", "launch", &id]);
+    eventually("the first messages", PATIENCE, || {
+        (stats(&simulator)["distinct"].as_u64() > Some(100)).then_some(())
+    });
+
+    // A second one on the same directory is refused while the first runs; it is not the first's PostgreSQL that it stops.
+    let environment: Vec<(&str, &str)> = installation
+        .environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let refused = run(
+        installation.path(),
+        &["up", "--data-dir", "data", "--free-ports"],
+        &environment,
+    );
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("another `tamtam up`"));
+    assert!(first.is_running());
+
+    first.kill();
+    let mut second = installation.start(&up);
+    let status = installation.settled(&second, &id);
+    let count = |name: &str| status[name].as_u64().unwrap();
+    assert_eq!(count("planned"), CONTACTS as u64, "{status}");
+    assert_eq!(
+        count("planned"),
+        count("delivered") + count("unknown") + count("failed"),
+        "{status}"
+    );
+    let counted = stats(&simulator);
+    assert_eq!(counted["duplicates"], 0, "{counted}");
+    let distinct = counted["distinct"].as_u64().unwrap();
+    assert!(
+        distinct >= count("delivered") && distinct <= count("planned"),
+        "{counted} {status}"
+    );
+    assert_eq!(installation.json(&second, &["audit"])["violations"], 0);
+
+    let asked = Instant::now();
+    assert!(second.terminate().success(), "{}", second.log_tail());
+    assert!(asked.elapsed() < Duration::from_secs(30));
+    let pid = installation.path().join("data/postgres/cluster/postmaster.pid");
+    assert!(!pid.exists(), "PostgreSQL still runs");
+
+    let third = installation.start(&up);
+    assert_eq!(
+        installation.json(&third, &["campaign", "status", &id])["delivered"],
+        status["delivered"]
+    );
+}
