@@ -6,3 +6,6 @@ mod bus_postgres;
 mod support;
 
 mod store_migrations;
+mod cli;
+mod roles;
+mod settings;

@@ -3,3 +3,5 @@
 pub mod bus;
 pub mod database;
 pub mod kafka;
+pub mod process;
+pub mod tamtam;
