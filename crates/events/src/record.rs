@@ -88,6 +88,60 @@ pub struct Job {
     pub suppress: Option<Reason>,
 }
 
+/// `tamtam.timer.v1`: a trigger's wait is over. It comes back on `events`, under the contact's key; its `ce_id` is
+/// [`Timer::stable_id`].
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timer {
+    pub trigger: String,
+    pub contact_id: String,
+    /// The event that started the wait.
+    pub event_id: String,
+    pub event_source: String,
+    pub event_type: String,
+    pub event_time: Timestamp,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub data: Map<String, Value>,
+}
+
+impl Timer {
+    /// `timer:TRIGGER:SOURCE:EVENT:CONTACT`, each part with its `%` and `:` escaped so that no two run into one another.
+    pub fn stable_id(&self) -> String {
+        let part = |text: &str| text.replace('%', "%25").replace(':', "%3A");
+        format!(
+            "{}{}:{}:{}",
+            Timer::id_prefix(&self.trigger),
+            part(&self.event_source),
+            part(&self.event_id),
+            part(&self.contact_id)
+        )
+    }
+
+    /// What the ids of a trigger's timers begin with.
+    pub fn id_prefix(trigger: &str) -> String {
+        format!("timer:{}:", trigger.replace('%', "%25").replace(':', "%3A"))
+    }
+
+    pub fn event(&self) -> BusinessEvent {
+        BusinessEvent {
+            id: self.event_id.clone(),
+            source: self.event_source.clone(),
+            kind: self.event_type.clone(),
+            contact_id: self.contact_id.clone(),
+            time: self.event_time,
+            data: self.data.clone(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Timer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Timer")
+            .field("trigger", &self.trigger)
+            .field("event_type", &self.event_type)
+            .finish_non_exhaustive()
+    }
+}
+
 /// `tamtam.outbound.v1`: a finished text for one phone.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outbound {
@@ -266,6 +320,9 @@ impl std::fmt::Debug for DeadLetter {
 
 impl Record for Job {
     const KIND: &'static str = "tamtam.job.v1";
+}
+impl Record for Timer {
+    const KIND: &'static str = "tamtam.timer.v1";
 }
 impl Record for Outbound {
     const KIND: &'static str = "tamtam.outbound.v1";

@@ -6,8 +6,11 @@
 //! spans and metrics. So a stage is tested by calling a function, and every crash point exists once.
 
 mod clock;
+pub mod crash;
+pub mod deferred;
 pub mod live;
 mod runner;
+pub mod trace;
 
 use async_trait::async_trait;
 use bus::{NewRecord, Partition};
@@ -18,7 +21,8 @@ pub use clock::Clock;
 pub use live::Live;
 pub use runner::{Runner, RunnerConfig, RunnerError};
 
-/// A record as a step sees it: the envelope is read, the data is not.
+/// A record as a step sees it: the envelope is read, the data is not. The envelope's `traceparent` is always there and is
+/// this stage's own span: handed on to [`NewRecord::wrap`], the trace goes on.
 #[derive(Clone, Debug)]
 pub struct Input {
     pub offset: i64,

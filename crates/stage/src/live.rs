@@ -19,6 +19,8 @@ pub struct Live {
 }
 
 const POLL: Duration = Duration::from_secs(1);
+/// A campaign that expands notifies many times a second: one look serves them all.
+const GATHER: Duration = Duration::from_millis(50);
 
 type Stamp = (i64, i64, Option<Timestamp>);
 
@@ -83,6 +85,7 @@ impl Keeper {
                 alive = woken => if !alive { listener = None },
                 () = tokio::time::sleep(POLL) => {}
             }
+            tokio::time::sleep(GATHER).await;
             match self.read().await {
                 Ok(snapshot) => {
                     failing = false;

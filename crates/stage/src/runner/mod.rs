@@ -1,9 +1,47 @@
 //! Runs a [`Step`] on a bus.
+//!
+//! # What happens when it dies here
+//! A batch goes through these points, each named as a crash point for the tests (`crash`). On PostgreSQL the step's writes,
+//! the records and the offset are one transaction:
+//!
+//! | point | died there, or the call failed |
+//! |---|---|
+//! | `stage-before-step`, `stage-after-step` | nothing happened; the batch is delivered again |
+//! | `stage-before-append`, `stage-after-append`, `stage-before-commit` | the transaction is undone; the batch is delivered again |
+//! | `stage-after-commit` | all is done; readers notice the records within a second, for want of a notification |
+//!
+//! On Kafka they come one after the other, and the offset is the outbox:
+//!
+//! | point | died there, or the call failed |
+//! |---|---|
+//! | `stage-before-step`, `stage-after-step`, `stage-before-commit` | nothing happened; the batch is delivered again |
+//! | `stage-after-commit`, `stage-before-append` | the writes are there, the records are not: the batch is delivered again, the step's writes change nothing, and it emits the same records |
+//! | `stage-after-append`, `stage-before-offset` | the same, and the records are there twice under the same ids |
+//! | `stage-after-offset` | all is done |
+//!
+//! # What happens when something else fails
+//! - An error that may pass (the database, the bus): the same batch again, after a back-off that doubles.
+//! - A record at fault (the database refuses what is in it, the step panics on it, what it leads to is too large): the
+//!   batch is halved until the record is alone; it becomes a dead letter, the others go on. Nothing stops a stage.
+//! - A record whose envelope cannot be read is a dead letter before the step sees it.
+//! - A partition is asked back: what waits is let go, the try under way ends and is committed, the partition is released.
+//!   One that was lost is dropped; the bus refuses what still comes from it.
+
+pub(crate) mod attempt;
+mod batch;
+mod board;
+mod consume;
+mod lag;
+mod size;
+mod work;
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{BusError, Log};
+use attempt::{Backoff, Shared};
+use bus::{BusError, Consumer, Log};
+use consume::Consumption;
 use store::Store;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Clock, Step};
@@ -50,29 +88,63 @@ pub enum RunnerError {
 
 /// A stage ready to run: `Runner::new(…).run(shutdown).await`.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the loop comes next")]
 pub struct Runner<S> {
-    step: Arc<S>,
-    log: Arc<dyn Log>,
-    store: Store,
-    clock: Clock,
-    config: RunnerConfig,
+    shared: Arc<Shared<S>>,
 }
 
 impl<S: Step> Runner<S> {
     pub fn new(step: S, log: Arc<dyn Log>, store: Store, clock: Clock, config: RunnerConfig) -> Runner<S> {
         Runner {
-            step: Arc::new(step),
-            log,
-            store,
-            clock,
-            config,
+            shared: Arc::new(Shared {
+                step: Arc::new(step),
+                log,
+                store,
+                clock,
+                config,
+            }),
         }
     }
 
     /// Consumes until `shutdown`, then drains.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunnerError> {
-        shutdown.cancelled().await;
-        Ok(())
+        let stage = self.shared.step.name();
+        let wrong = |source| RunnerError::Bus { stage, source };
+        let Some(consumer) = self.subscribe(&shutdown).await.map_err(wrong)? else {
+            return Ok(());
+        };
+        let (owned, watched) = watch::channel(Vec::new());
+        let lag = lag::report(stage, self.shared.step.topics(), self.shared.log.clone(), watched);
+        // It ends when `owned` does, with the consumption.
+        tokio::spawn(lag);
+        Consumption::new(self.shared.clone(), owned)
+            .run(consumer, shutdown)
+            .await
+            .map_err(wrong)
+    }
+
+    async fn subscribe(&self, shutdown: &CancellationToken) -> Result<Option<Box<dyn Consumer>>, BusError> {
+        let shared = &self.shared;
+        let (stage, topics) = (shared.step.name(), shared.step.topics());
+        let mut backoff = Backoff::new(shared.config.retry_min, shared.config.retry_max);
+        loop {
+            let joined = tokio::select! {
+                joined = shared.log.subscribe(stage, topics) => joined,
+                () = shutdown.cancelled() => return Ok(None),
+            };
+            match joined {
+                Ok(consumer) => return Ok(Some(consumer)),
+                Err(error) if !error.is_transient() => return Err(error),
+                Err(error) => {
+                    let wait = backoff.wait();
+                    if backoff.is_telling() {
+                        tracing::warn!(stage, %error, "the bus cannot be joined, trying again");
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = shutdown.cancelled() => return Ok(None),
+                    }
+                }
+            }
+        }
     }
 }

@@ -1,0 +1,293 @@
+//! What is known about each partition that this member owns: what waits, what is worked on, what is to be told to the bus.
+//!
+//! At most one batch of a partition is worked on, so its records keep their order; one more waits, read while the first
+//! is worked on, and then the partition is paused.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use bus::Partition;
+use tokio_util::sync::CancellationToken;
+
+use super::{batch::Batch, work::Finished};
+
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    slots: BTreeMap<Partition, Slot>,
+    generation: u64,
+    /// The partition that was started last: the others have their turn first.
+    last: Option<Partition>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u64,
+    stop: CancellationToken,
+    busy: bool,
+    waiting: VecDeque<Arc<Batch>>,
+    paused: bool,
+    revoked: bool,
+    /// What is to be committed through the consumer.
+    commit: Option<i64>,
+    /// Where to read again: the bus refused what we did as somebody else's, and has not said that we lost the partition.
+    reread: Option<i64>,
+}
+
+/// A batch to start.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub batch: Arc<Batch>,
+    pub generation: u64,
+    pub stop: CancellationToken,
+}
+
+impl Board {
+    pub fn assign(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            self.drop_partition(*partition);
+            self.generation += 1;
+            self.slots.insert(
+                *partition,
+                Slot {
+                    generation: self.generation,
+                    stop: CancellationToken::new(),
+                    busy: false,
+                    waiting: VecDeque::new(),
+                    paused: false,
+                    revoked: false,
+                    commit: None,
+                    reread: None,
+                },
+            );
+        }
+    }
+
+    /// What waits is let go: whoever owns the partition next reads it. What is worked on comes to an end, but is not tried
+    /// again.
+    pub fn revoke(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            if let Some(slot) = self.slots.get_mut(partition) {
+                slot.waiting.clear();
+                slot.revoked = true;
+                slot.stop.cancel();
+            }
+        }
+    }
+
+    /// The partition is somebody else's.
+    pub fn drop_partition(&mut self, partition: Partition) {
+        if let Some(slot) = self.slots.remove(&partition) {
+            slot.stop.cancel();
+        }
+    }
+
+    /// As for a revoked one, for all.
+    pub fn stop(&mut self) {
+        for slot in self.slots.values_mut() {
+            slot.waiting.clear();
+            slot.stop.cancel();
+        }
+    }
+
+    pub fn offer(&mut self, batch: Arc<Batch>) {
+        match self.slots.get_mut(&batch.partition) {
+            Some(slot) if !slot.revoked && slot.reread.is_none() => slot.waiting.push_back(batch),
+            Some(_) => {}
+            None => tracing::warn!(
+                topic = %batch.partition.topic,
+                partition = batch.partition.number,
+                "records of a partition that is not assigned are passed over"
+            ),
+        }
+    }
+
+    /// The next batch in turn whose partition is free.
+    pub fn start(&mut self) -> Option<Start> {
+        let free = |(_, slot): &(&Partition, &Slot)| !slot.busy && !slot.revoked && !slot.waiting.is_empty();
+        let after = self
+            .slots
+            .iter()
+            .find(|entry| Some(*entry.0) > self.last && free(entry));
+        let partition = *after.or_else(|| self.slots.iter().find(free))?.0;
+        let slot = self.slots.get_mut(&partition)?;
+        let batch = slot.waiting.pop_front()?;
+        slot.busy = true;
+        self.last = Some(partition);
+        Some(Start {
+            batch,
+            generation: slot.generation,
+            stop: slot.stop.clone(),
+        })
+    }
+
+    /// `commits`: what is done is yet to be committed through the consumer. A batch of an earlier ownership changes nothing.
+    pub fn finished(&mut self, done: &Finished, commits: bool) {
+        let Some(slot) = self.slots.get_mut(&done.partition) else {
+            return;
+        };
+        if slot.generation != done.generation {
+            return;
+        }
+        slot.busy = false;
+        if commits {
+            slot.commit = slot.commit.max(Some(done.done_to));
+        }
+        if !done.whole {
+            // What is left must be read again before anything after it, by us or by the next owner.
+            slot.waiting.clear();
+            if !slot.stop.is_cancelled() {
+                slot.reread = Some(done.done_to);
+            }
+        }
+    }
+
+    /// The partitions to read again, and where.
+    pub fn rereads(&self) -> Vec<(Partition, i64)> {
+        let due = |(partition, slot): (&Partition, &Slot)| Some((*partition, slot.reread?));
+        self.slots.iter().filter_map(due).collect()
+    }
+
+    pub fn reread(&mut self, partition: Partition) {
+        if let Some(slot) = self.slots.get_mut(&partition) {
+            slot.reread = None;
+        }
+    }
+
+    pub fn commits(&self) -> Vec<(Partition, i64)> {
+        let due = |(partition, slot): (&Partition, &Slot)| Some((*partition, slot.commit?));
+        self.slots.iter().filter_map(due).collect()
+    }
+
+    pub fn committed(&mut self, partition: Partition) {
+        if let Some(slot) = self.slots.get_mut(&partition) {
+            slot.commit = None;
+        }
+    }
+
+    /// Of the partitions that were asked back, those with nothing under way.
+    pub fn releasable(&self, asked: &[Partition]) -> Vec<Partition> {
+        let idle = |partition: &&Partition| {
+            self.slots
+                .get(partition)
+                .is_none_or(|slot| !slot.busy && slot.commit.is_none())
+        };
+        asked.iter().filter(idle).copied().collect()
+    }
+
+    /// Partitions that are not to be read (`true`), or to be read again.
+    pub fn pauses(&mut self, pause: bool) -> Vec<Partition> {
+        let mut changed = Vec::new();
+        for (partition, slot) in &mut self.slots {
+            let full = !slot.waiting.is_empty();
+            if !slot.revoked && full == pause && slot.paused != pause {
+                slot.paused = pause;
+                changed.push(*partition);
+            }
+        }
+        changed
+    }
+
+    /// Whether a partition could be read again.
+    pub fn wants_reading(&self) -> bool {
+        self.slots
+            .values()
+            .any(|slot| slot.paused && !slot.revoked && slot.waiting.is_empty())
+    }
+
+    pub fn owned(&self) -> Vec<Partition> {
+        self.slots.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bus::StoredRecord;
+    use events::Topic;
+
+    use super::*;
+
+    fn partition(number: u32) -> Partition {
+        Partition {
+            topic: Topic::Events,
+            number,
+        }
+    }
+
+    fn batch(number: u32, offset: i64) -> Arc<Batch> {
+        let record = StoredRecord {
+            offset,
+            timestamp_ms: 0,
+            key: String::new(),
+            headers: Vec::new(),
+            value: Vec::new(),
+        };
+        Batch::new("test", partition(number), 1, vec![record])
+    }
+
+    fn finished(start: &Start, whole: bool) -> Finished {
+        Finished {
+            partition: start.batch.partition,
+            generation: start.generation,
+            done_to: start.batch.offsets().end,
+            whole,
+            records: 1,
+            seconds: 0.0,
+        }
+    }
+
+    #[test]
+    fn one_batch_of_a_partition_at_a_time_and_partitions_take_turns() {
+        let mut board = Board::default();
+        board.assign(&[partition(0), partition(1)]);
+        for offset in 0..2 {
+            board.offer(batch(0, offset));
+        }
+        board.offer(batch(1, 0));
+        assert_eq!(board.pauses(true), [partition(0), partition(1)]);
+        let first = board.start().unwrap();
+        let second = board.start().unwrap();
+        assert_eq!(
+            (first.batch.partition, second.batch.partition),
+            (partition(0), partition(1))
+        );
+        assert!(board.start().is_none(), "partition 0 is busy");
+        assert_eq!(board.pauses(false), [partition(1)]);
+        board.finished(&finished(&first, true), true);
+        assert_eq!(board.commits(), [(partition(0), 1)]);
+        assert_eq!(board.start().unwrap().batch.offsets().start, 1);
+    }
+
+    #[test]
+    fn a_revoked_partition_is_released_when_its_work_is_committed() {
+        let mut board = Board::default();
+        board.assign(&[partition(0)]);
+        board.offer(batch(0, 0));
+        let start = board.start().unwrap();
+        board.offer(batch(0, 1));
+        board.revoke(&[partition(0)]);
+        assert!(start.stop.is_cancelled() && board.releasable(&[partition(0)]).is_empty());
+        board.finished(&finished(&start, true), true);
+        assert!(board.releasable(&[partition(0)]).is_empty(), "not committed");
+        board.committed(partition(0));
+        assert_eq!(board.releasable(&[partition(0)]), [partition(0)]);
+        assert!(board.start().is_none(), "what waited is the next owner's");
+    }
+
+    #[test]
+    fn work_of_an_earlier_ownership_changes_nothing() {
+        let mut board = Board::default();
+        board.assign(&[partition(0)]);
+        board.offer(batch(0, 0));
+        let old = board.start().unwrap();
+        board.drop_partition(partition(0));
+        board.assign(&[partition(0)]);
+        board.offer(batch(0, 0));
+        let new = board.start().unwrap();
+        board.finished(&finished(&old, true), true);
+        assert!(board.commits().is_empty() && board.start().is_none());
+        board.finished(&finished(&new, true), true);
+        assert_eq!(board.commits(), [(partition(0), 1)]);
+    }
+}

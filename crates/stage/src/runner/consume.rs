@@ -1,0 +1,311 @@
+//! The loop of a stage: reads, hands out, commits, gives back.
+
+use std::{
+    panic,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bus::{BusError, Consumer, Delivery, Partition, ReadLimits};
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::{sync::watch, task::JoinHandle, time::sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::{
+    attempt::{Backoff, Shared},
+    batch::Batch,
+    board::Board,
+    size::BatchSize,
+    work::{Finished, work},
+};
+use crate::{Step, crash};
+
+/// How long a read waits for the first record.
+const WAIT: Duration = Duration::from_millis(500);
+/// A read that is under way is given this long before it is broken off for a commit or to give a partition back.
+const GRACE: Duration = Duration::from_millis(25);
+const CLOSE: Duration = Duration::from_secs(5);
+
+pub(super) struct Consumption<S> {
+    shared: Arc<Shared<S>>,
+    board: Board,
+    running: FuturesUnordered<JoinHandle<Finished>>,
+    size: BatchSize,
+    /// Asked back by the bus, and until when their work may take.
+    asked: Vec<(Partition, Instant)>,
+    /// No commit and no re-read before: the last one failed.
+    chores_from: Instant,
+    chores: Backoff,
+    owned: watch::Sender<Vec<Partition>>,
+}
+
+enum Event {
+    Delivery(Result<Delivery, BusError>),
+    Chores,
+    Stop,
+}
+
+impl<S: Step> Consumption<S> {
+    pub fn new(shared: Arc<Shared<S>>, owned: watch::Sender<Vec<Partition>>) -> Consumption<S> {
+        let config = shared.config;
+        Consumption {
+            shared,
+            board: Board::default(),
+            running: FuturesUnordered::new(),
+            size: BatchSize::new(config.batch_records),
+            asked: Vec::new(),
+            chores_from: Instant::now(),
+            chores: Backoff::new(config.retry_min, config.retry_max),
+            owned,
+        }
+    }
+
+    /// Until `shutdown`, and then until what is under way is done, or `drain` has passed.
+    pub async fn run(mut self, mut consumer: Box<dyn Consumer>, shutdown: CancellationToken) -> Result<(), BusError> {
+        let mut errors = Backoff::new(self.shared.config.retry_min, self.shared.config.retry_max);
+        let stopped = loop {
+            self.start();
+            self.do_chores(&mut *consumer).await;
+            match self.wait(&mut *consumer, &shutdown).await {
+                Event::Stop => break Ok(()),
+                Event::Chores => {}
+                Event::Delivery(Ok(delivery)) => {
+                    errors = Backoff::new(self.shared.config.retry_min, self.shared.config.retry_max);
+                    self.take(&*consumer, delivery);
+                }
+                Event::Delivery(Err(error)) if !error.is_transient() => break Err(error),
+                Event::Delivery(Err(error)) => {
+                    let wait = errors.wait();
+                    if errors.is_telling() {
+                        tracing::warn!(stage = self.shared.step.name(), %error, "the bus cannot be read, trying again");
+                    }
+                    tokio::select! {
+                        () = shutdown.cancelled() => {}
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                }
+            }
+        };
+        self.drain(&mut *consumer).await;
+        match tokio::time::timeout(CLOSE, consumer.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(stage = self.shared.step.name(), %error, "the group was not left cleanly"),
+            Err(_) => tracing::warn!(stage = self.shared.step.name(), "leaving the group takes too long"),
+        }
+        stopped
+    }
+
+    /// Starts what can be started.
+    fn start(&mut self) {
+        while self.running.len() < self.shared.config.concurrency.max(1) {
+            let Some(start) = self.board.start() else { return };
+            let span = tracing::debug_span!(
+                "batch",
+                stage = self.shared.step.name(),
+                topic = %start.batch.partition.topic,
+                partition = start.batch.partition.number,
+                records = start.batch.len(),
+            );
+            let work = work(self.shared.clone(), start.batch, start.generation, start.stop);
+            self.running.push(tokio::spawn(work.instrument(span)));
+        }
+    }
+
+    /// Waits for the bus, while what is under way goes on.
+    async fn wait(&mut self, consumer: &mut dyn Consumer, shutdown: &CancellationToken) -> Event {
+        let limits = ReadLimits {
+            records: self.size.records(),
+            bytes: self.shared.config.batch_bytes,
+            wait: WAIT,
+        };
+        let next = consumer.next(limits);
+        tokio::pin!(next);
+        let mut until: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                biased;
+                delivery = &mut next => return Event::Delivery(delivery),
+                Some(done) = self.running.next() => {
+                    self.finish(done);
+                    self.start();
+                    // A read that is broken off while it works is work for nothing; one that only waits is not.
+                    if until.is_none() && self.has_chores() {
+                        until = Some(Instant::now().max(self.chores_from) + GRACE);
+                    }
+                }
+                () = sleep_until(until.unwrap_or_else(Instant::now).into()), if until.is_some() => return Event::Chores,
+                () = shutdown.cancelled() => return Event::Stop,
+            }
+        }
+    }
+
+    fn finish(&mut self, done: Result<Finished, tokio::task::JoinError>) {
+        match done {
+            Ok(done) => {
+                self.size.learn(done.records, done.seconds);
+                self.board.finished(&done, self.shared.log.transactional().is_none());
+            }
+            Err(error) => match error.try_into_panic() {
+                // Ours, not the step's: its panics are a record's fault.
+                Ok(panic) => panic::resume_unwind(panic),
+                Err(_) => tracing::debug!("a batch was broken off: the process is stopping"),
+            },
+        }
+    }
+
+    fn take(&mut self, consumer: &dyn Consumer, delivery: Delivery) {
+        let stage = self.shared.step.name();
+        match delivery {
+            Delivery::Idle => {}
+            Delivery::Batch { partition, records } => {
+                self.size.read(records.len());
+                let batch = Batch::new(stage, partition, consumer.epoch(partition), records);
+                self.board.offer(batch);
+            }
+            Delivery::Assign(partitions) => {
+                tracing::info!(stage, partitions = %list(&partitions), "partitions assigned");
+                self.board.assign(&partitions);
+                self.asked.retain(|(asked, _)| !partitions.contains(asked));
+            }
+            Delivery::Revoke(partitions) => {
+                tracing::info!(stage, partitions = %list(&partitions), "partitions asked back");
+                self.board.revoke(&partitions);
+                let until = Instant::now() + self.shared.config.drain;
+                self.asked
+                    .extend(partitions.into_iter().map(|partition| (partition, until)));
+            }
+            Delivery::Lost(partitions) => {
+                tracing::warn!(stage, partitions = %list(&partitions), "partitions lost");
+                for partition in &partitions {
+                    self.board.drop_partition(*partition);
+                }
+                self.asked.retain(|(asked, _)| !partitions.contains(asked));
+            }
+        }
+        self.owned.send_if_modified(|owned| {
+            let now = self.board.owned();
+            let changed = *owned != now;
+            *owned = now;
+            changed
+        });
+    }
+
+    fn has_chores(&self) -> bool {
+        let due = Instant::now() >= self.chores_from;
+        (due && !(self.board.commits().is_empty() && self.board.rereads().is_empty()))
+            || !self.asked.is_empty()
+            || self.board.wants_reading()
+    }
+
+    /// What needs the consumer: commits, partitions to give back, pauses.
+    async fn do_chores(&mut self, consumer: &mut dyn Consumer) {
+        if Instant::now() >= self.chores_from {
+            self.commit(consumer).await;
+            self.reread(consumer).await;
+        }
+        self.release(consumer).await;
+        for pause in [true, false] {
+            let partitions = self.board.pauses(pause);
+            if partitions.is_empty() {
+                continue;
+            }
+            let done = if pause {
+                consumer.pause(&partitions)
+            } else {
+                consumer.resume(&partitions)
+            };
+            if let Err(error) = done {
+                // It went in between; the bus says so next.
+                tracing::debug!(%error, pause, "pausing or resuming failed");
+            }
+        }
+    }
+
+    async fn commit(&mut self, consumer: &mut dyn Consumer) {
+        for (partition, next_offset) in self.board.commits() {
+            let committed = match crash::point("stage-before-offset") {
+                Ok(()) => consumer.commit(partition, next_offset).await,
+                Err(_) => return,
+            };
+            let committed = match (committed, crash::point("stage-after-offset")) {
+                (committed, Ok(())) => committed,
+                (_, Err(_)) => return,
+            };
+            match committed {
+                Ok(()) => {
+                    self.board.committed(partition);
+                    self.chores = Backoff::new(self.shared.config.retry_min, self.shared.config.retry_max);
+                }
+                Err(BusError::NotOwner { .. }) => self.board.drop_partition(partition),
+                Err(error) => return self.failed(&error),
+            }
+        }
+    }
+
+    async fn reread(&mut self, consumer: &mut dyn Consumer) {
+        for (partition, offset) in self.board.rereads() {
+            match consumer.seek(partition, offset).await {
+                Ok(()) => self.board.reread(partition),
+                Err(BusError::NotOwner { .. }) => self.board.drop_partition(partition),
+                Err(error) => return self.failed(&error),
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &BusError) {
+        self.chores_from = Instant::now() + self.chores.wait();
+        if self.chores.is_telling() {
+            tracing::warn!(stage = self.shared.step.name(), %error, "committing an offset failed, trying again");
+        }
+    }
+
+    async fn release(&mut self, consumer: &mut dyn Consumer) {
+        let asked: Vec<Partition> = self.asked.iter().map(|(partition, _)| *partition).collect();
+        let mut ready = self.board.releasable(&asked);
+        // Who takes too long is not waited for: its commit comes too late and is refused.
+        let late = self.asked.iter().filter(|(_, until)| *until <= Instant::now());
+        ready.extend(late.map(|(partition, _)| *partition));
+        ready.sort_unstable();
+        ready.dedup();
+        if ready.is_empty() {
+            return;
+        }
+        for partition in &ready {
+            self.board.drop_partition(*partition);
+        }
+        self.asked.retain(|(partition, _)| !ready.contains(partition));
+        if let Err(error) = consumer.release(&ready).await {
+            // The session ended, and the partitions with it.
+            tracing::debug!(%error, "giving partitions back failed");
+        }
+        self.owned.send_replace(self.board.owned());
+    }
+
+    async fn drain(&mut self, consumer: &mut dyn Consumer) {
+        let until = Instant::now() + self.shared.config.drain;
+        self.board.stop();
+        loop {
+            tokio::select! {
+                Some(done) = self.running.next() => {
+                    self.finish(done);
+                    self.commit(consumer).await;
+                }
+                () = sleep_until(until.into()) => {
+                    tracing::warn!(stage = self.shared.step.name(), "stopping before all that was under way is done; it is done again");
+                    break;
+                }
+                else => break,
+            }
+        }
+        self.commit(consumer).await;
+    }
+}
+
+fn list(partitions: &[Partition]) -> String {
+    let names: Vec<String> = partitions
+        .iter()
+        .map(|partition| format!("{}/{}", partition.topic, partition.number))
+        .collect();
+    names.join(" ")
+}

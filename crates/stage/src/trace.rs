@@ -1,0 +1,133 @@
+//! One message's way through all stages as one trace (W3C Trace Context).
+//!
+//! Each record that a stage works on gets a span whose parent is the span in the record's `traceparent`; what the stage
+//! sends on carries the new span. Where nothing is exported, or the sender did not ask for this trace to be sampled, there
+//! is no span to make: the id alone is derived, from the parent and the record, so that a record which is delivered twice
+//! goes on under the same one.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
+};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+/// A record's own span, until this is dropped, and what goes into the `traceparent` of what it causes.
+#[derive(Debug)]
+pub struct RecordTrace {
+    span: Span,
+    traceparent: String,
+}
+
+impl RecordTrace {
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+
+    pub fn traceparent(&self) -> &str {
+        &self.traceparent
+    }
+}
+
+/// Goes on from a record's `traceparent`; a record without a good one starts a trace, which is not sampled. `id` is what
+/// tells the record from others (its `ce_id`).
+pub fn continue_from(stage: &'static str, traceparent: Option<&str>, id: &str) -> RecordTrace {
+    let Some(parent) = traceparent.and_then(parse) else {
+        let trace = u128::from(hash(&(id, 1))) << 64 | u128::from(hash(&(id, 2)));
+        return RecordTrace {
+            span: Span::none(),
+            traceparent: print(TraceId::from(trace | 1), derived(0, stage, id), TraceFlags::NOT_SAMPLED),
+        };
+    };
+    let mut span = Span::none();
+    if parent.is_sampled() {
+        span = tracing::info_span!("record", stage, "otel.name" = stage);
+        // Refused where no traces are exported.
+        if span
+            .set_parent(Context::new().with_remote_span_context(parent.clone()))
+            .is_ok()
+        {
+            let context = span.context();
+            let own = context.span().span_context().clone();
+            if own.is_valid() && own.trace_id() == parent.trace_id() {
+                return RecordTrace {
+                    span,
+                    traceparent: print(own.trace_id(), own.span_id(), own.trace_flags()),
+                };
+            }
+        }
+    }
+    let own = derived(u64::from_be_bytes(parent.span_id().to_bytes()), stage, id);
+    RecordTrace {
+        span,
+        traceparent: print(parent.trace_id(), own, parent.trace_flags()),
+    }
+}
+
+fn derived(parent: u64, stage: &str, id: &str) -> SpanId {
+    // Zero is no id.
+    SpanId::from(hash(&(parent, stage, id)) | 1)
+}
+
+fn hash(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn print(trace: TraceId, span: SpanId, flags: TraceFlags) -> String {
+    format!("00-{trace}-{span}-{:02x}", flags.to_u8())
+}
+
+/// `VERSION-TRACE-SPAN-FLAGS`; of a later version the parts that are known (Trace Context, section 3.2.4).
+fn parse(header: &str) -> Option<SpanContext> {
+    let mut parts = header.trim().split('-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let known = version.len() == 2 && version != "ff" && (version != "00" || parts.next().is_none());
+    if !known || trace.len() != 32 || span.len() != 16 || flags.len() != 2 {
+        return None;
+    }
+    let context = SpanContext::new(
+        TraceId::from_hex(trace).ok()?,
+        SpanId::from_hex(span).ok()?,
+        TraceFlags::new(u8::from_str_radix(flags, 16).ok()?) & TraceFlags::SAMPLED,
+        true,
+        TraceState::NONE,
+    );
+    context.is_valid().then_some(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn the_trace_goes_on_under_a_new_span() {
+        let first = continue_from("segmenter", Some(PARENT), "e1");
+        assert!(first.traceparent().starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
+        assert!(first.traceparent().ends_with("-01") && first.traceparent() != PARENT);
+        let again = continue_from("segmenter", Some(PARENT), "e1");
+        assert_eq!(first.traceparent(), again.traceparent(), "delivered twice, one span id");
+        assert_ne!(
+            first.traceparent(),
+            continue_from("segmenter", Some(PARENT), "e2").traceparent()
+        );
+        assert_ne!(
+            first.traceparent(),
+            continue_from("renderer", Some(PARENT), "e1").traceparent()
+        );
+    }
+
+    #[test]
+    fn a_bad_parent_starts_a_trace_that_is_not_sampled() {
+        for bad in [None, Some("nonsense"), Some("00-0-0-01"), Some(&PARENT[..54])] {
+            let trace = continue_from("segmenter", bad, "e1");
+            assert_eq!(trace.traceparent().len(), 55);
+            assert!(parse(trace.traceparent()).is_some_and(|context| !context.is_sampled()));
+        }
+    }
+}
