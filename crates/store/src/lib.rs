@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod campaigns;
+pub mod caps;
 pub mod contacts;
 pub mod dead_letters;
 pub mod deferred;

@@ -1,0 +1,328 @@
+//! A batch of jobs: the same few queries however many there are.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bus::NewRecord;
+use domain::{Class, Contact, MessageId, Reason, State, phone::PhoneKey};
+use events::{Job, Outbound, Record as _, Topic};
+use jiff::Timestamp;
+use resources::{Composer, Snapshot, rules::Stopped};
+use sha2::{Digest, Sha256};
+use stage::{Input, Output, StepError};
+use store::{Deferred, Tx, caps::TextOut, deferred::park_key, messages::Verdict, suppressions::Scope};
+use uuid::Uuid;
+
+use crate::judge::{Case, Judgement, campaign, class, judge};
+
+/// The composer of the latest snapshot: templates are compiled when they change and not for each batch.
+#[derive(Debug, Default)]
+pub(crate) struct Composers(Mutex<Option<Arc<Composer>>>);
+
+impl Composers {
+    pub(crate) fn of(&self, snapshot: &Snapshot) -> Arc<Composer> {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match latest.as_ref() {
+            Some(composer) if composer.version() == snapshot.version => composer.clone(),
+            _ => {
+                let composer = Arc::new(Composer::new(snapshot));
+                *latest = Some(composer.clone());
+                composer
+            }
+        }
+    }
+}
+
+/// What a batch is judged by.
+pub(crate) struct Batch<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) composer: &'a Composer,
+    pub(crate) phone_key: &'a PhoneKey,
+    pub(crate) now: Timestamp,
+}
+
+/// A job with the record it came in.
+struct Read<'a> {
+    input: &'a Input,
+    job: Job,
+}
+
+/// What the database knows of the batch's contacts.
+struct Known {
+    contacts: HashMap<String, Contact>,
+    /// By contact id.
+    hashes: HashMap<String, Vec<u8>>,
+    stopped: HashMap<Vec<u8>, Scope>,
+    /// By contact id, as the caps count.
+    sent: HashMap<String, Vec<u32>>,
+}
+
+/// A message that does not go on now.
+struct Held<'a> {
+    read: &'a Read<'a>,
+    verdict: Verdict,
+    deferred: Option<Deferred>,
+}
+
+impl Batch<'_> {
+    pub(crate) async fn run(&self, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
+        let mut output = Output::default();
+        let jobs = read(batch, &mut output.dead);
+        let mut known = self.look_up(&jobs, tx).await?;
+
+        let mut passed: Vec<(&Read<'_>, Box<Outbound>)> = Vec::with_capacity(jobs.len());
+        let mut held: Vec<Held<'_>> = Vec::new();
+        for read in &jobs {
+            let judged = self.judge(read, &known);
+            if let Judgement::Send(outbound) = judged {
+                if outbound.class == Class::Marketing
+                    && let Some(sent) = known.sent.get_mut(&read.job.contact_id)
+                {
+                    // The next one in this batch sees this one; the ledger does not know of it yet.
+                    sent.iter_mut().for_each(|count| *count = count.saturating_add(1));
+                }
+                passed.push((read, outbound));
+            } else {
+                held.push(self.hold(read, judged, &known, None));
+            }
+        }
+        for index in self.repeated(&passed, &known, tx).await?.into_iter().rev() {
+            let (read, outbound) = passed.remove(index);
+            let judged = Judgement::End(State::Suppressed, Reason::DuplicateText);
+            held.push(self.hold(read, judged, &known, Some(&outbound)));
+        }
+
+        for (read, outbound) in &passed {
+            let topic = match outbound.class {
+                Class::Transactional => Topic::OutboundTransactional,
+                Class::Marketing => Topic::OutboundBulk,
+            };
+            let id = MessageId(outbound.message_id).to_string();
+            let trace = read.input.envelope.traceparent.as_deref();
+            let record = NewRecord::wrap(topic, &outbound.contact_id, id, self.now, trace, outbound.as_ref());
+            output.emit.push(record);
+            metrics::counter!("tamtam_renderer_passed_total", "class" => outbound.class.as_str()).increment(1);
+        }
+        self.write(held, tx, &mut output.emit).await?;
+        Ok(output)
+    }
+
+    /// Contacts, suppressions and, where the policy has caps, what was sent: three queries.
+    async fn look_up(&self, jobs: &[Read<'_>], tx: &mut Tx) -> Result<Known, StepError> {
+        let mut ids: Vec<&str> = jobs.iter().map(|read| read.job.contact_id.as_str()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let contacts = tx.contacts_get(&ids).await?;
+        let hashes: HashMap<String, Vec<u8>> = contacts
+            .values()
+            .filter_map(|contact| Some((contact.id.clone(), self.phone_key.hash(contact.phone.as_ref()?))))
+            .collect();
+        let all: Vec<Vec<u8>> = hashes.values().cloned().collect();
+        let stopped = tx.suppressions_get(&all).await?;
+        let since: Vec<Timestamp> = self
+            .snapshot
+            .policy
+            .caps
+            .iter()
+            .map(|cap| {
+                self.now
+                    .checked_sub(cap.per.duration())
+                    .unwrap_or(Timestamp::UNIX_EPOCH)
+            })
+            .collect();
+        let mut sent = tx.sent_counts(&ids, &since).await?;
+        if !since.is_empty() {
+            for id in contacts.keys() {
+                sent.entry(id.clone()).or_insert_with(|| vec![0; since.len()]);
+            }
+        }
+        Ok(Known {
+            contacts,
+            hashes,
+            stopped,
+            sent,
+        })
+    }
+
+    fn judge(&self, read: &Read<'_>, known: &Known) -> Judgement {
+        let contact_id = &read.job.contact_id;
+        let stopped = known.hashes.get(contact_id).and_then(|hash| known.stopped.get(hash));
+        let case = Case {
+            job: &read.job,
+            contact: known.contacts.get(contact_id),
+            stopped: match stopped {
+                None => Stopped::No,
+                Some(Scope::Marketing) => Stopped::Marketing,
+                Some(Scope::All) => Stopped::All,
+            },
+            sent: known.sent.get(contact_id).map_or(&[][..], Vec::as_slice),
+            now: self.now,
+        };
+        judge(&case, self.snapshot, self.composer)
+    }
+
+    /// The marketing texts in `passed` that their phone got from another message within the policy's period, by index,
+    /// rising.
+    async fn repeated(
+        &self,
+        passed: &[(&Read<'_>, Box<Outbound>)],
+        known: &Known,
+        tx: &mut Tx,
+    ) -> Result<Vec<usize>, StepError> {
+        let Some(within) = self.snapshot.policy.same_text_within else {
+            return Ok(Vec::new());
+        };
+        let Ok(since) = self.now.checked_sub(within.duration()) else {
+            return Ok(Vec::new());
+        };
+        let texts: Vec<TextOut> = passed
+            .iter()
+            .filter(|(_, outbound)| outbound.class == Class::Marketing)
+            .filter_map(|(_, outbound)| {
+                let phone_hash = known.hashes.get(&outbound.contact_id)?.clone();
+                let mut hash = Sha256::new();
+                hash.update(&phone_hash);
+                hash.update(outbound.text.as_bytes());
+                Some(TextOut {
+                    phone_hash,
+                    text_hash: hash.finalize().to_vec(),
+                    message_id: outbound.message_id,
+                })
+            })
+            .collect();
+        let repeated: HashSet<Uuid> = tx.texts_repeated(&texts, since, self.now).await?;
+        Ok(passed
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, outbound))| repeated.contains(&outbound.message_id))
+            .map(|(index, _)| index)
+            .collect())
+    }
+
+    /// The verdict on a message that does not go on, and the record that brings it back.
+    fn hold<'a>(&self, read: &'a Read<'a>, judged: Judgement, known: &Known, composed: Option<&Outbound>) -> Held<'a> {
+        let job = &read.job;
+        let (state, reason, deferred) = match judged {
+            Judgement::End(state, reason) => (state, Some(reason), None),
+            Judgement::Defer(until, reason) => {
+                let next = Job {
+                    deferrals: job.deferrals + 1,
+                    ..job.clone()
+                };
+                let id = format!("{}:defer:{}", MessageId(job.message_id), next.deferrals);
+                let deferred = self.later(read, &next, id, Some(until), None);
+                (State::Deferred, Some(reason), Some(deferred))
+            }
+            Judgement::Park(campaign) => {
+                let id = format!("{}:park:{}", MessageId(job.message_id), job.deferrals);
+                let deferred = self.later(read, job, id, None, Some(park_key(campaign)));
+                (State::Deferred, None, Some(deferred))
+            }
+            // What is passed on is held by nobody.
+            Judgement::Send(_) => (State::Queued, None, None),
+        };
+        let verdict = Verdict {
+            contact_id: job.contact_id.clone(),
+            message_id: job.message_id,
+            cause: job.cause.clone(),
+            class: class(job, self.composer.template(&job.template)),
+            template: job.template.clone(),
+            variant: composed.and_then(|outbound| outbound.variant.clone()),
+            state,
+            reason,
+            encoding: composed.map(|outbound| outbound.encoding.clone()),
+            parts: composed.map_or(0, |outbound| outbound.parts),
+            cost_micros: 0,
+            phone_hash: known.hashes.get(&job.contact_id).cloned(),
+            caused_at: job.caused_at,
+            planned_at: job.planned_at,
+            rendered_at: composed.map(|outbound| outbound.rendered_at),
+            at: self.now,
+        };
+        Held {
+            read,
+            verdict,
+            deferred,
+        }
+    }
+
+    fn later(
+        &self,
+        read: &Read<'_>,
+        job: &Job,
+        id: String,
+        due_at: Option<Timestamp>,
+        parked: Option<String>,
+    ) -> Deferred {
+        let envelope = &read.input.envelope;
+        let trace = envelope.traceparent.as_deref();
+        let record = NewRecord::wrap(Topic::Jobs, &job.contact_id, envelope.id.clone(), self.now, trace, job);
+        Deferred {
+            id,
+            due_at,
+            parked,
+            campaign_id: campaign(&job.cause),
+            topic: record.topic,
+            key: record.key,
+            headers: record.headers,
+            value: record.value,
+        }
+    }
+
+    /// Writes the verdicts and what comes back later; adds the receipts to `emit`.
+    async fn write(&self, held: Vec<Held<'_>>, tx: &mut Tx, emit: &mut Vec<NewRecord>) -> Result<(), StepError> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        let (rest, verdicts): (Vec<_>, Vec<Verdict>) = held
+            .into_iter()
+            .map(|held| ((held.read, held.deferred), held.verdict))
+            .unzip();
+        let rows = tx.messages_decide(&verdicts).await?;
+        let mut deferred = Vec::new();
+        for ((read, later), row) in rest.into_iter().zip(&rows) {
+            // A row that a dispatcher has claimed, or that has ended, needs nothing brought back.
+            deferred.extend(later.filter(|_| row.state == State::Deferred));
+            for receipt in row.to_receipts() {
+                emit.push(NewRecord::wrap(
+                    Topic::Receipts,
+                    &row.contact_id,
+                    receipt.stable_id(),
+                    receipt.at,
+                    read.input.envelope.traceparent.as_deref(),
+                    &receipt,
+                ));
+            }
+            let reason = row.reason.map_or("paused", Reason::as_str);
+            metrics::counter!("tamtam_renderer_held_total", "state" => row.state.as_str(), "reason" => reason)
+                .increment(1);
+        }
+        tx.deferred_put(&deferred).await?;
+        Ok(())
+    }
+}
+
+/// The jobs of a batch, each message once: whoever appends them may append them twice.
+fn read<'a>(batch: &'a [Input], dead: &mut Vec<(i64, String)>) -> Vec<Read<'a>> {
+    let mut seen = HashSet::new();
+    let mut jobs = Vec::with_capacity(batch.len());
+    for input in batch {
+        match Job::from_bytes(&input.envelope.kind, &input.value) {
+            Ok(job) if job.contact_id.is_empty() || job.contact_id.contains('\0') => {
+                dead.push((
+                    input.offset,
+                    "the job's contact id is empty or holds a NUL character".into(),
+                ));
+            }
+            Ok(job) if job.contact_id != input.key => {
+                dead.push((input.offset, "the record's key is not the job's contact id".into()));
+            }
+            Ok(job) if seen.insert(job.message_id) => jobs.push(Read { input, job }),
+            Ok(_) => {}
+            Err(error) => dead.push((input.offset, error.to_string())),
+        }
+    }
+    jobs
+}

@@ -1,0 +1,144 @@
+//! What becomes of one job: a pure function of the job, the contact, the rules and the time.
+
+use domain::{Cause, Class, Contact, Phone, Reason, State};
+use events::{Job, Outbound};
+use jiff::Timestamp;
+use resources::{
+    Compose, Composer, Snapshot, Template,
+    rules::{self, Decision, Stopped, Subject},
+};
+use uuid::Uuid;
+
+/// A message that was put off so often goes round for ever: its hours never meet its phone's zones, or clocks differ.
+pub const MAX_DEFERRALS: u32 = 50;
+
+/// Everything that is known when a job is judged.
+pub(crate) struct Case<'a> {
+    pub(crate) job: &'a Job,
+    /// Absent: there is no such contact.
+    pub(crate) contact: Option<&'a Contact>,
+    pub(crate) stopped: Stopped,
+    /// As [`Subject::sent`].
+    pub(crate) sent: &'a [u32],
+    pub(crate) now: Timestamp,
+}
+
+/// What becomes of a job.
+#[derive(Debug)]
+pub(crate) enum Judgement {
+    Send(Box<Outbound>),
+    /// It ends here: suppressed, expired or cancelled.
+    End(State, Reason),
+    /// Until the hours open.
+    Defer(Timestamp, Reason),
+    /// Until its campaign goes on.
+    Park(Uuid),
+}
+
+/// The campaign that a job belongs to.
+pub(crate) fn campaign(cause: &Cause) -> Option<Uuid> {
+    match cause {
+        Cause::Campaign { campaign_id } => campaign_id.parse().ok(),
+        Cause::Trigger { .. } | Cause::Direct { .. } => None,
+    }
+}
+
+/// The class of a job's message. Where the template is gone nobody knows: a campaign's is taken for marketing.
+pub(crate) fn class(job: &Job, template: Option<&Template>) -> Class {
+    match (template, &job.cause) {
+        (Some(template), _) => template.class,
+        (None, Cause::Campaign { .. }) => Class::Marketing,
+        (None, Cause::Trigger { .. } | Cause::Direct { .. }) => Class::Transactional,
+    }
+}
+
+pub(crate) fn judge(case: &Case<'_>, snapshot: &Snapshot, composer: &Composer) -> Judgement {
+    let job = case.job;
+    let suppress = |reason| Judgement::End(State::Suppressed, reason);
+    if let Some(reason) = job.suppress {
+        return suppress(reason);
+    }
+    if let Some(campaign) = campaign(&job.cause) {
+        if snapshot.is_cancelled(campaign) {
+            return Judgement::End(State::Cancelled, Reason::CampaignCancelled);
+        }
+        if snapshot.is_paused(campaign) {
+            return Judgement::Park(campaign);
+        }
+    }
+    let Some(template) = composer.template(&job.template) else {
+        return suppress(Reason::UnknownTemplate);
+    };
+    let Some(contact) = case.contact else {
+        return suppress(Reason::UnknownContact);
+    };
+    let Some(phone) = &contact.phone else {
+        return suppress(Reason::NoPhone);
+    };
+    // Contacts can come into the database past our own import.
+    if Phone::parse(phone.e164(), None).as_ref() != Ok(phone) {
+        return suppress(Reason::InvalidPhone);
+    }
+    let valid_until = template
+        .validity
+        .and_then(|period| job.planned_at.checked_add(period.duration()).ok());
+    let subject = Subject {
+        class: template.class,
+        phone,
+        zone: contact.time_zone.as_deref(),
+        consent: contact.marketing_consent,
+        stopped: case.stopped,
+        deadline: job.deadline,
+        valid_until,
+        sent: case.sent,
+    };
+    match rules::decide(&snapshot.policy, &subject, case.now) {
+        Decision::Send => {}
+        Decision::Suppress(reason) => return suppress(reason),
+        Decision::Expire(reason) => return Judgement::End(State::Expired, reason),
+        Decision::Defer { reason, .. } if job.deferrals >= MAX_DEFERRALS => {
+            return Judgement::End(State::Expired, reason);
+        }
+        Decision::Defer { until, reason } => return Judgement::Defer(until, reason),
+    }
+    let deadline = [job.deadline, valid_until].into_iter().flatten().min();
+    // A template's `campaign.…` and `custom.…` are both whatever the campaign, the trigger or the caller gave along.
+    let composed = composer.compose(&Compose {
+        template: &job.template,
+        contact,
+        message_id: job.message_id,
+        event: &job.event,
+        campaign: &job.values,
+        custom: &job.values,
+        default_zone: None,
+        deadline: job.deadline,
+    });
+    let composed = match composed {
+        Ok(composed) => composed,
+        Err(refusal) => {
+            tracing::debug!(message_id = %job.message_id, template = %job.template, detail = %refusal.detail, "no text");
+            return suppress(refusal.reason);
+        }
+    };
+    Judgement::Send(Box::new(Outbound {
+        message_id: job.message_id,
+        contact_id: job.contact_id.clone(),
+        cause: job.cause.clone(),
+        class: composed.class,
+        phone: phone.clone(),
+        sender: composed.sender,
+        text: composed.text,
+        encoding: composed.encoding.as_str().to_owned(),
+        parts: composed.parts,
+        template: job.template.clone(),
+        variant: composed.variant,
+        language: composed.language,
+        time_zone: contact.time_zone.clone(),
+        caused_at: job.caused_at,
+        planned_at: job.planned_at,
+        rendered_at: case.now,
+        deadline,
+        cost_micros: composed.cost_micros,
+        attempt: 0,
+    }))
+}
