@@ -4,6 +4,7 @@
 //! Everything here is a pure function of its arguments: no input or output, no clock, no randomness. A caller passes the
 //! instant and the rules; the same arguments give the same answer, so every decision can be repeated from its record.
 
+pub mod audience;
 pub mod campaign;
 pub mod contact;
 pub mod id;
