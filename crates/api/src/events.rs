@@ -10,7 +10,7 @@ use domain::MessageId;
 use events::{Envelope, Topic};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{Api, ApiError, Caller, Role, trace::traceparent};
+use crate::{Api, ApiError, Caller, Role, trace::of_record};
 
 /// Events in one call.
 pub const MAX_BATCH: usize = 10_000;
@@ -129,15 +129,20 @@ impl Api {
         Ok(())
     }
 
+    /// Whether a new trace is sampled.
+    pub(crate) fn sampled(&self) -> bool {
+        self.sample_ratio > 0.0 && rand::random::<f64>() < self.sample_ratio
+    }
+
     fn to_record(&self, event: NewEvent, now: Timestamp, trace: Option<&str>) -> NewRecord {
-        let sampled = self.sample_ratio > 0.0 && rand::random::<f64>() < self.sample_ratio;
+        let trace = of_record(trace, self.sampled(), &event.id);
         let envelope = Envelope {
             id: event.id,
             source: event.source,
             kind: event.kind,
             time: Some(event.time.unwrap_or(now)),
             subject: Some(event.contact_id.clone()),
-            traceparent: Some(traceparent(trace, sampled)),
+            traceparent: Some(trace),
         };
         NewRecord {
             topic: Topic::Events,

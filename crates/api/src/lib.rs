@@ -12,7 +12,7 @@ mod role;
 
 pub mod audience;
 pub mod audit;
-// pub mod campaigns;
+pub mod campaigns;
 pub mod contacts;
 pub mod dead_letters;
 pub mod events;
@@ -21,7 +21,7 @@ pub mod keys;
 pub mod messages;
 pub mod messages_show;
 // pub mod preview;
-// pub mod resources;
+pub mod resources;
 pub mod topics;
 pub mod trace;
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     Api, ApiError, Caller, Role,
     events::{check_id, direct_message_id, has_nul},
-    trace::traceparent,
+    trace::of_record,
 };
 
 /// The values of one message as JSON.
@@ -97,7 +97,7 @@ impl Api {
             deferrals: 0,
             suppress: None,
         };
-        let trace = traceparent(trace, self.sample_ratio >= 1.0);
+        let trace = of_record(trace, self.sampled(), &id.to_string());
         let record = NewRecord::wrap(Topic::Jobs, &job.contact_id, id.to_string(), now, Some(&trace), &job);
         self.log.append(vec![record]).await?;
         if let Err(error) = self.message_queued(&job, class).await {

@@ -8,6 +8,16 @@ pub fn traceparent(header: Option<&str>, sampled: bool) -> String {
     }
 }
 
+/// The `traceparent` of a record that a call causes: the call's own span goes between the caller's and the stages'.
+pub(crate) fn of_record(header: Option<&str>, sampled: bool, record: &str) -> String {
+    let caller = traceparent(header, sampled);
+    match caller.ends_with("-01") {
+        true => stage::trace::continue_from("ingest", Some(&caller), record).traceparent().to_owned(),
+        // Nobody sees it: no span is made.
+        false => caller,
+    }
+}
+
 fn new(sampled: bool) -> String {
     // All zeros is not allowed (section 3.2.2.3); one bit set keeps clear of it.
     let trace = rand::random::<u128>() | 1;

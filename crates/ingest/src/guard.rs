@@ -82,6 +82,9 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
     match guard.api.authorize(key.as_deref()).await {
         Ok(caller) => {
             let listed = ROLES.iter().find(|(method, _)| *method == request.uri().path());
+            // Only paths that are ours become a label.
+            let method = listed.map_or("unknown", |(method, _)| *method);
+            metrics::counter!("tamtam_grpc_calls_total", "method" => method).increment(1);
             if let Err(error) = caller.require(listed.map_or(&[], |(_, roles)| roles)) {
                 return refuse(status(error));
             }
@@ -110,4 +113,30 @@ pub(crate) fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
 
 pub(crate) fn trace<T>(request: &tonic::Request<T>) -> Option<String> {
     request.extensions().get::<Trace>().and_then(|trace| trace.0.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn every_method_has_its_roles_and_every_service_its_health() {
+        let set = prost_types::FileDescriptorSet::decode(crate::proto::DESCRIPTORS).unwrap();
+        let (mut methods, mut services) = (BTreeSet::new(), BTreeSet::new());
+        for file in &set.file {
+            for service in &file.service {
+                let name = format!("{}.{}", file.package(), service.name());
+                methods.extend(service.method.iter().map(|method| format!("/{name}/{}", method.name())));
+                services.insert(name);
+            }
+        }
+        let listed: BTreeSet<String> = ROLES.iter().map(|(method, _)| (*method).to_owned()).collect();
+        assert_eq!(listed, methods);
+        let healthy: BTreeSet<String> = crate::services::NAMES.map(str::to_owned).into();
+        assert_eq!(healthy, services);
+    }
 }

@@ -7,7 +7,7 @@
 
 pub mod convert;
 mod guard;
-// pub mod http;
+pub mod http;
 mod services;
 mod status;
 
