@@ -104,7 +104,7 @@ pub struct Gateway {
 
     // --- http
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http: Option<Http>,
+    pub http: Option<Box<Http>>,
     /// Where the gateway is to send receipts and replies: our own address as it reaches it. Absent: it is configured at
     /// the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,7 +159,7 @@ impl Gateway {
             ..Http::default()
         };
         Gateway {
-            http: Some(http),
+            http: Some(Box::new(http)),
             ..Gateway::bare(name, GatewayKind::Http, address)
         }
     }
@@ -236,7 +236,7 @@ impl Gateway {
 
     /// The whole HTTP description: the profile with the resource's own keys over it.
     pub fn http_description(&self) -> Result<Http, Problem> {
-        let mut http = self.http.clone().unwrap_or_default().resolved()?;
+        let mut http = self.http.as_deref().cloned().unwrap_or_default().resolved()?;
         http.errors
             .extend(self.errors.iter().map(|(code, meaning)| (code.clone(), *meaning)));
         Ok(http)

@@ -112,7 +112,13 @@ fn standard(secrets: &str, request: &CallbackRequest<'_>, now: Timestamp) -> Res
 fn twilio(resource: &resources::Gateway, secret: &str, request: &CallbackRequest<'_>) -> Result<(), Unproven> {
     let given = (request.header)("x-twilio-signature").ok_or(Unproven)?;
     let given = STANDARD.decode(given).map_err(|_| Unproven)?;
-    let mut signed = resource.callback_url.clone().unwrap_or_default();
+    // The whole address that it was sent to: ours, with what the submission put behind it.
+    let url = resource.callback_url.as_deref().unwrap_or_default();
+    let mut signed = url.split('?').next().unwrap_or_default().to_owned();
+    if !request.query.is_empty() {
+        signed.push('?');
+        signed.push_str(request.query);
+    }
     let mut fields: Vec<(String, String)> = url::form_urlencoded::parse(request.body).into_owned().collect();
     fields.sort();
     for (name, value) in fields {
@@ -203,7 +209,7 @@ mod tests {
         resource.callback_url = Some("https://mycompany.com/myapp.php?foo=1&bar=2".into());
         let body = b"CallSid=CA1234567890ABCDE&Caller=%2B14158675309&Digits=1234&From=%2B14158675309&To=%2B18005551212";
         let header = [("x-twilio-signature", "RSOYDt4T1cUTdK1PDd93/VVr8B8=")];
-        assert!(check(&resource, Some("12345"), "", &header, body, 0));
-        assert!(!check(&resource, Some("12346"), "", &header, body, 0));
+        assert!(check(&resource, Some("12345"), "foo=1&bar=2", &header, body, 0));
+        assert!(!check(&resource, Some("12346"), "foo=1&bar=2", &header, body, 0));
     }
 }

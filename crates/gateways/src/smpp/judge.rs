@@ -1,8 +1,8 @@
 //! From what became of each part to what became of the message.
 
-use domain::Reason;
 use resources::gateway::Meaning;
 
+use super::status;
 use crate::Outcome;
 
 /// What became of one part.
@@ -48,10 +48,7 @@ pub(crate) fn judge(parts: &[Part], retry: bool) -> Judgement {
         if let Part::Not(meaning @ (Meaning::Refused | Meaning::Undeliverable), code) = part {
             return Judgement::Done(Outcome::Refused {
                 code: code.clone(),
-                reason: match meaning {
-                    Meaning::Undeliverable => Reason::Undeliverable,
-                    _ => Reason::GatewayRefused,
-                },
+                reason: status::reason(*meaning),
             });
         }
     }
@@ -91,6 +88,7 @@ pub(crate) fn judge(parts: &[Part], retry: bool) -> Judgement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::Reason;
 
     fn accepted(id: &str) -> Part {
         Part::Accepted(id.into())

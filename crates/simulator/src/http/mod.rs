@@ -1,0 +1,117 @@
+//! The HTTP gateways: each answers in the shape of a provider that people know.
+
+mod callback;
+mod profiles;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{RawQuery, State},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use uuid::Uuid;
+
+pub(crate) use callback::{CalledBack, call_back, client, reply};
+use profiles::Wanted;
+
+use crate::core::{Arrival, Client, Core, Verdict};
+
+/// A provider's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Profile {
+    Twilio,
+    Vonage,
+    Ovh,
+    Kannel,
+}
+
+pub(crate) fn router() -> Router<Arc<Core>> {
+    Router::new()
+        .route(
+            "/twilio/{*path}",
+            post(|state, query, headers, body| submit(Profile::Twilio, state, query, headers, body)),
+        )
+        .route(
+            "/vonage/{*path}",
+            post(|state, query, headers, body| submit(Profile::Vonage, state, query, headers, body)),
+        )
+        .route(
+            "/ovh/{*path}",
+            post(|state, query, headers, body| submit(Profile::Ovh, state, query, headers, body)),
+        )
+        .route(
+            "/kannel/{*path}",
+            get(|state, query, headers, body| submit(Profile::Kannel, state, query, headers, body)),
+        )
+}
+
+async fn submit(
+    profile: Profile,
+    State(core): State<Arc<Core>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let query = query.unwrap_or_default();
+    let Some(wanted) = profile.read(&query, &body) else {
+        return profile.malformed();
+    };
+    let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
+    let reference = wanted
+        .reference
+        .or_else(|| key.and_then(|key| Uuid::parse_str(key).ok()))
+        .or_else(|| wanted.callback.as_deref().and_then(reference_in));
+    let Wanted {
+        from,
+        to,
+        text,
+        callback,
+        ..
+    } = wanted;
+    let callback = callback.or_else(|| core.script().callback_url.clone());
+    let verdict = core.take(Arrival {
+        wants_receipt: callback.is_some(),
+        client: Client::Http { profile, callback },
+        reference,
+        from,
+        to,
+        text,
+        concat: 0,
+        part: 1,
+        total: 1,
+    });
+    match verdict {
+        Verdict::Taken { id, after } => {
+            tokio::time::sleep(after).await;
+            profile.taken(&id)
+        }
+        Verdict::Ambiguous => (StatusCode::INTERNAL_SERVER_ERROR, "something went wrong").into_response(),
+        // The client's patience ends it.
+        Verdict::Silent => std::future::pending().await,
+        Verdict::Cut => {
+            let broken = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) });
+            (StatusCode::OK, Body::from_stream(broken)).into_response()
+        }
+        Verdict::Garbage => (
+            StatusCode::OK,
+            [(CONTENT_TYPE, "application/octet-stream")],
+            &b"\xff\xfe\0garbage"[..],
+        )
+            .into_response(),
+        Verdict::Throttled => profile.throttled(),
+        Verdict::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy").into_response(),
+        Verdict::Refused => profile.refused(),
+    }
+}
+
+/// The client reference, where only the callback's address carries it.
+fn reference_in(callback: &str) -> Option<Uuid> {
+    let url = url::Url::parse(callback).ok()?;
+    let (_, value) = url.query_pairs().find(|(name, _)| name == "reference")?;
+    Uuid::parse_str(&value).ok()
+}
