@@ -277,9 +277,7 @@ impl Tx {
         }
         let mut after: Vec<MessageParts> = after.into_values().collect();
         for message in &mut after {
-            message
-                .parts
-                .sort_unstable_by(|one, other| (one.part, one.at).cmp(&(other.part, other.at)));
+            message.parts.sort_unstable_by_key(|one| (one.part, one.at));
         }
         Ok(after)
     }

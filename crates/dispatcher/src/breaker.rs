@@ -1,0 +1,215 @@
+//! Whether a gateway is worth trying: a breaker against failures and a pause against throttling.
+//!
+//! The breaker has hysteresis, so that one error does not make traffic flap between two gateways: it opens after
+//! [`OPENS_AFTER`] failures in a row, lets one message through at a time after a cool-down that doubles with each
+//! disappointment, and closes after [`CLOSES_AFTER`] successes in a row. A failure is what the gateway does not answer
+//! for (cut, timed out, out of order); a refusal is an answer.
+//!
+//! Throttling is no failure: it pauses the gateway, the longer the more often it comes without a success in between.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+const OPENS_AFTER: u32 = 5;
+const CLOSES_AFTER: u32 = 3;
+const COOL_DOWN: Duration = Duration::from_secs(1);
+const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
+const PAUSES: [Duration; 6] = [
+    Duration::from_millis(20),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+    Duration::from_secs(30),
+];
+
+/// What an attempt says about its gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sign {
+    Works,
+    Throttles,
+    Fails,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Closed { failures: u32 },
+    Open { until: Instant },
+    HalfOpen { successes: u32 },
+}
+
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    state: State,
+    cool_down: Duration,
+    throttled: u32,
+    paused_until: Option<Instant>,
+}
+
+impl Breaker {
+    pub(crate) fn new() -> Breaker {
+        Breaker {
+            state: State::Closed { failures: 0 },
+            cool_down: COOL_DOWN,
+            throttled: 0,
+            paused_until: None,
+        }
+    }
+
+    /// How many messages may be with the gateway now, `out` of them being there.
+    pub(crate) fn allowance(&mut self, out: usize, now: Instant) -> usize {
+        if let State::Open { until } = self.state
+            && now >= until
+        {
+            self.state = State::HalfOpen { successes: 0 };
+        }
+        match self.state {
+            State::Closed { .. } => usize::MAX,
+            State::Open { .. } => 0,
+            State::HalfOpen { .. } => 1_usize.saturating_sub(out),
+        }
+    }
+
+    /// Whether traffic should look for another way now. A probe that is under way is no reason to come here.
+    pub(crate) fn is_open(&mut self, out: usize, now: Instant) -> bool {
+        self.allowance(out, now) == 0
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed { .. })
+    }
+
+    /// Whether not even a probe may go.
+    pub(crate) fn refuses(&self, now: Instant) -> bool {
+        matches!(self.state, State::Open { until } if now < until)
+    }
+
+    /// How long throttling keeps it paused.
+    pub(crate) fn pause(&self, now: Instant) -> Option<Duration> {
+        self.paused_until
+            .map(|until| until.saturating_duration_since(now))
+            .filter(|left| *left > Duration::ZERO)
+    }
+
+    /// Whether it throttles so much that traffic should look for another way.
+    pub(crate) fn throttles(&self, now: Instant) -> bool {
+        self.throttled >= 3 && self.pause(now).is_some()
+    }
+
+    pub(crate) fn note(&mut self, sign: Sign, now: Instant) {
+        match sign {
+            Sign::Works => {
+                self.throttled = 0;
+                match &mut self.state {
+                    State::Closed { failures } => *failures = 0,
+                    // An answer to what was sent before it opened says nothing about now.
+                    State::Open { .. } => {}
+                    State::HalfOpen { successes } => {
+                        *successes += 1;
+                        if *successes >= CLOSES_AFTER {
+                            self.state = State::Closed { failures: 0 };
+                            self.cool_down = COOL_DOWN;
+                        }
+                    }
+                }
+            }
+            Sign::Throttles => {
+                let pause = PAUSES[(self.throttled as usize).min(PAUSES.len() - 1)];
+                // A window full of messages is throttled together: that is one pause.
+                if self.pause(now).is_none() {
+                    self.throttled += 1;
+                    self.paused_until = Some(now + pause);
+                }
+            }
+            Sign::Fails => match &mut self.state {
+                State::Closed { failures } => {
+                    *failures += 1;
+                    if *failures >= OPENS_AFTER {
+                        self.open(now);
+                    }
+                }
+                State::Open { .. } => {}
+                State::HalfOpen { .. } => {
+                    self.cool_down = (self.cool_down * 2).min(COOL_DOWN_MAX);
+                    self.open(now);
+                }
+            },
+        }
+    }
+
+    fn open(&mut self, now: Instant) {
+        self.state = State::Open {
+            until: now + self.cool_down,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_error_does_not_open_it_and_one_success_does_not_close_it() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new();
+        for _ in 1..OPENS_AFTER {
+            breaker.note(Sign::Fails, now);
+        }
+        breaker.note(Sign::Works, now);
+        for _ in 0..OPENS_AFTER {
+            assert!(!breaker.is_open(0, now));
+            breaker.note(Sign::Fails, now);
+        }
+        assert!(breaker.is_open(0, now));
+        breaker.note(Sign::Works, now);
+        assert!(breaker.is_open(0, now), "a late answer does not close it");
+        let later = now + COOL_DOWN;
+        assert_eq!(breaker.allowance(0, later), 1);
+        assert_eq!(breaker.allowance(1, later), 0, "one probe at a time");
+        breaker.note(Sign::Works, later);
+        assert_eq!(breaker.allowance(0, later), 1);
+        breaker.note(Sign::Works, later);
+        breaker.note(Sign::Works, later);
+        assert_eq!(breaker.allowance(9, later), usize::MAX);
+    }
+
+    #[test]
+    fn each_disappointment_doubles_the_cool_down() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new();
+        for _ in 0..OPENS_AFTER {
+            breaker.note(Sign::Fails, now);
+        }
+        for cool_down in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert!(breaker.is_open(0, now + Duration::from_secs(cool_down) - Duration::from_millis(1)));
+            now += Duration::from_secs(cool_down);
+            assert!(!breaker.is_open(0, now));
+            breaker.note(Sign::Fails, now);
+        }
+    }
+
+    #[test]
+    fn throttling_pauses_longer_and_longer() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new();
+        for _ in 0..50 {
+            breaker.note(Sign::Throttles, now);
+        }
+        assert_eq!(
+            breaker.pause(now),
+            Some(PAUSES[0]),
+            "a window full of them is one pause"
+        );
+        assert!(!breaker.throttles(now));
+        let mut at = now;
+        for pause in &PAUSES[1..] {
+            at += Duration::from_secs(40);
+            breaker.note(Sign::Throttles, at);
+            assert_eq!(breaker.pause(at), Some(*pause));
+        }
+        assert!(breaker.throttles(at));
+        breaker.note(Sign::Works, at);
+        assert!(!breaker.throttles(at));
+    }
+}

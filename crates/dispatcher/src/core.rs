@@ -1,0 +1,225 @@
+//! What all parts of a dispatcher share, and the way of an item between them.
+
+use std::sync::Arc;
+
+use bus::{Log, NewRecord};
+use domain::{Reason, State, phone::PhoneKey};
+use jiff::Timestamp;
+use stage::{Clock, Live};
+use store::{
+    Store,
+    messages::{MessageRow, Settled},
+};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    fleet::{Fleet, Route},
+    item::{Flights, Item},
+    judge::{Judgement, judge},
+    offsets::{Offsets, Token},
+    retry::{Limits, Settlement, wait_for_gateway},
+    waiting::{PATIENCE, WaitingRoom},
+};
+
+/// What is to be written about a record.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Item(Box<Item>, Ending),
+    Dead(Token, NewRecord),
+    /// Nothing could be written about it.
+    Passed(Token),
+}
+
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// It is not sent, or not now.
+    Verdict {
+        state: State,
+        reason: Option<Reason>,
+        later: Later,
+    },
+    /// It was decided before: its receipts are made again.
+    Held(Box<MessageRow>),
+    /// An attempt came to its end.
+    Outcome {
+        attempt: u32,
+        gateway: String,
+        settlement: Settlement,
+        at: Timestamp,
+    },
+}
+
+impl Ending {
+    /// Whether the item goes on looking for its way.
+    pub(crate) fn is_release(&self) -> bool {
+        matches!(self, Ending::Outcome { settlement, .. } if settlement.settled == Settled::Released)
+    }
+}
+
+/// When a deferred record comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Later {
+    Never,
+    At(Timestamp),
+    Parked(Uuid),
+}
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub log: Arc<dyn Log>,
+    pub store: Store,
+    pub live: Live,
+    pub clock: Clock,
+    pub phone_key: PhoneKey,
+    pub instance: Uuid,
+    pub limits: Limits,
+    pub offsets: Offsets,
+    pub fleet: Fleet,
+    pub waiting: WaitingRoom,
+    flights: Flights,
+    work: mpsc::UnboundedSender<Work>,
+    /// Nothing new is claimed.
+    pub stopping: CancellationToken,
+    /// What is not written by now is left to the next owner.
+    pub abandon: CancellationToken,
+}
+
+impl Core {
+    #[expect(clippy::too_many_arguments, reason = "it is made in one place")]
+    pub(crate) fn new(
+        log: Arc<dyn Log>,
+        store: Store,
+        live: Live,
+        clock: Clock,
+        phone_key: PhoneKey,
+        instance: Uuid,
+        limits: Limits,
+        fleet: Fleet,
+        work: mpsc::UnboundedSender<Work>,
+    ) -> Core {
+        Core {
+            log,
+            store,
+            live,
+            clock,
+            phone_key,
+            instance,
+            limits,
+            offsets: Offsets::default(),
+            fleet,
+            waiting: WaitingRoom::default(),
+            flights: Flights::default(),
+            work,
+            stopping: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+        }
+    }
+
+    /// Takes a record that was read.
+    pub(crate) fn admit(&self, item: Item) {
+        if let Some(item) = self.flights.enter(item) {
+            self.place(item);
+        }
+    }
+
+    /// Sends an item to where it belongs now: a gateway's queue, the waiting room, or the writer.
+    pub(crate) fn place(&self, item: Item) {
+        let mut next = Some(item);
+        while let Some(item) = next {
+            next = self.place_one(item);
+        }
+    }
+
+    /// What is to be placed next, when the item was let go.
+    fn place_one(&self, item: Item) -> Option<Item> {
+        if self.stopping.is_cancelled() || !self.offsets.is_ours(&item.token) {
+            return self.flights.leave(item.record.message_id);
+        }
+        let now = self.clock.now();
+        let judgement = judge(&item.record, item.campaign, &self.live.current(), now);
+        let mut item = match self.judged(item, judgement) {
+            Ok(next) => return next,
+            Err(item) => item,
+        };
+        let instant = Instant::now();
+        match self.fleet.route(item.record.phone.e164(), instant) {
+            Route::To(gate) => {
+                item.waits_since = None;
+                gate.push(item);
+                None
+            }
+            Route::NoneServes => self.conclude(item, verdict(State::Failed, Some(Reason::NoGateway))),
+            Route::Down(since) => {
+                let waits_since = *item.waits_since.get_or_insert(instant);
+                if instant.duration_since(waits_since.min(since)) < PATIENCE {
+                    self.waiting.push(item);
+                    return None;
+                }
+                let ending = match wait_for_gateway(&item.record, &self.limits, now, rand::random()) {
+                    Ok(due) => Ending::Verdict {
+                        state: State::Deferred,
+                        reason: None,
+                        later: Later::At(due),
+                    },
+                    Err(Reason::RetriesExhausted) => verdict(State::Failed, Some(Reason::RetriesExhausted)),
+                    Err(reason) => verdict(State::Expired, Some(reason)),
+                };
+                self.conclude(item, ending)
+            }
+        }
+    }
+
+    /// Acts on a judgement; `Err` gives the item back: it is to be sent.
+    pub(crate) fn judged(&self, item: Item, judgement: Judgement) -> Result<Option<Item>, Item> {
+        let ending = match judgement {
+            Judgement::Send => return Err(item),
+            Judgement::Cancel => verdict(State::Cancelled, Some(Reason::CampaignCancelled)),
+            Judgement::Park(campaign) => Ending::Verdict {
+                state: State::Deferred,
+                reason: None,
+                later: Later::Parked(campaign),
+            },
+            Judgement::Defer(until) => Ending::Verdict {
+                state: State::Deferred,
+                reason: Some(Reason::QuietHours),
+                later: Later::At(until),
+            },
+            Judgement::Expire(reason) => verdict(State::Expired, Some(reason)),
+        };
+        Ok(self.conclude(item, ending))
+    }
+
+    /// Hands an item that was not started to the writer.
+    fn conclude(&self, item: Item, ending: Ending) -> Option<Item> {
+        match self.offsets.start(&item.token) {
+            true => {
+                self.write(Work::Item(Box::new(item), ending));
+                None
+            }
+            false => self.flights.leave(item.record.message_id),
+        }
+    }
+
+    /// Hands work that was started to the writer.
+    pub(crate) fn write(&self, work: Work) {
+        // The writer outlives whoever can send to it.
+        let _ = self.work.send(work);
+    }
+
+    /// Leaves an item that was not started to the next owner of its partition.
+    pub(crate) fn leave(&self, message: Uuid) {
+        if let Some(next) = self.flights.leave(message) {
+            self.place(next);
+        }
+    }
+}
+
+fn verdict(state: State, reason: Option<Reason>) -> Ending {
+    Ending::Verdict {
+        state,
+        reason,
+        later: Later::Never,
+    }
+}

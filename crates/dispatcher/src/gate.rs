@@ -1,0 +1,378 @@
+//! One gateway: what waits for it, what is claimed for it, and whether it takes anything now.
+//!
+//! An item goes through two queues. Unclaimed, it can still go elsewhere or wait for days. Claimed, it is about to be
+//! submitted: only as much is claimed as leaves within about 200 ms, so that a crash makes few messages ambiguous. Each
+//! queue is one for each class, and transactional messages leave first from both.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use domain::Class;
+use gateways::Gateway;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+use crate::{
+    breaker::{Breaker, Sign},
+    item::Item,
+    limiter::Limiter,
+};
+
+/// What is claimed at once at most.
+const CLAIM_MOST: usize = 500;
+/// How much of the rate is claimed ahead.
+const AHEAD_SECONDS: f64 = 0.2;
+/// A pause that claimed items sit out.
+const SHORT_PAUSE: Duration = Duration::from_secs(1);
+
+/// A claimed item.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub item: Item,
+    /// The attempt's number.
+    pub attempt: u32,
+    pub since: Instant,
+}
+
+impl Claimed {
+    fn parts(&self) -> u32 {
+        u32::from(self.item.record.parts)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub name: String,
+    inner: Mutex<Inner>,
+    /// For each class: there may be something to claim.
+    pub work: [Notify; 2],
+    /// There may be something to submit.
+    pub ready: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    resource: Arc<resources::Gateway>,
+    handle: Arc<dyn Gateway>,
+    limiter: Limiter,
+    breaker: Breaker,
+    /// Since when it is not in order; `None`: it is.
+    down_since: Option<Instant>,
+    queues: [VecDeque<Item>; 2],
+    queued_parts: u64,
+    claimed: [VecDeque<Claimed>; 2],
+    claimed_parts: [u32; 2],
+    /// Taken to be claimed, claimed, or submitted and not answered.
+    out: usize,
+    window: Arc<Semaphore>,
+    closed: bool,
+}
+
+/// How a gateway stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Up,
+    /// It throttles: another way is better, if there is one.
+    Throttles,
+    Down {
+        since: Instant,
+    },
+}
+
+/// What there is to claim.
+#[derive(Debug)]
+pub(crate) enum Take {
+    Items(Vec<Item>),
+    /// The gateway takes nothing: these go elsewhere.
+    Elsewhere(Vec<Item>),
+    Wait(Option<Duration>),
+    Closed,
+}
+
+/// What there is to submit.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Go(Box<Claimed>, Arc<dyn Gateway>, OwnedSemaphorePermit),
+    /// The gateway takes nothing: these are let go of.
+    Release(Vec<Claimed>),
+    Wait(Option<Duration>),
+    Closed,
+}
+
+pub(crate) fn slot(class: Class) -> usize {
+    match class {
+        Class::Transactional => 0,
+        Class::Marketing => 1,
+    }
+}
+
+fn window(resource: &resources::Gateway) -> Arc<Semaphore> {
+    let binds = match resource.kind {
+        resources::gateway::GatewayKind::Smpp => resource.binds.max(1),
+        resources::gateway::GatewayKind::Http => 1,
+    };
+    Arc::new(Semaphore::new(resource.window.max(1).saturating_mul(binds) as usize))
+}
+
+impl Gate {
+    pub(crate) fn new(resource: Arc<resources::Gateway>, handle: Arc<dyn Gateway>, share: f64, now: Instant) -> Gate {
+        Gate {
+            name: resource.name.clone(),
+            inner: Mutex::new(Inner {
+                limiter: Limiter::new(f64::from(resource.rate) * share, now),
+                breaker: Breaker::new(),
+                // It is connecting.
+                down_since: Some(now),
+                queues: Default::default(),
+                queued_parts: 0,
+                claimed: Default::default(),
+                claimed_parts: [0, 0],
+                out: 0,
+                window: window(&resource),
+                closed: false,
+                resource,
+                handle,
+            }),
+            work: Default::default(),
+            ready: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn resource(&self) -> Arc<resources::Gateway> {
+        self.lock().resource.clone()
+    }
+
+    /// Takes a changed resource; with a handle where it had to be opened anew. The old handle is given back.
+    pub(crate) fn change(
+        &self,
+        resource: Arc<resources::Gateway>,
+        handle: Option<Arc<dyn Gateway>>,
+        share: f64,
+        now: Instant,
+    ) -> Option<Arc<dyn Gateway>> {
+        let mut inner = self.lock();
+        inner.limiter.set_rate(f64::from(resource.rate) * share, now);
+        let old = handle.map(|handle| {
+            inner.window = window(&resource);
+            inner.breaker = Breaker::new();
+            inner.down_since = Some(now);
+            std::mem::replace(&mut inner.handle, handle)
+        });
+        inner.resource = resource;
+        drop(inner);
+        self.wake();
+        old
+    }
+
+    pub(crate) fn set_share(&self, share: f64, now: Instant) {
+        let mut inner = self.lock();
+        let rate = f64::from(inner.resource.rate) * share;
+        inner.limiter.set_rate(rate, now);
+        drop(inner);
+        self.wake();
+    }
+
+    /// Nothing goes through it any more. Its handle, to be closed.
+    pub(crate) fn close(&self) -> Arc<dyn Gateway> {
+        let mut inner = self.lock();
+        inner.closed = true;
+        let handle = inner.handle.clone();
+        drop(inner);
+        self.wake();
+        handle
+    }
+
+    pub(crate) fn wake(&self) {
+        for work in &self.work {
+            work.notify_one();
+        }
+        self.ready.notify_one();
+    }
+
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
+        self.lock().standing(now)
+    }
+
+    /// (lower goes first, seconds of work that wait).
+    pub(crate) fn rank(&self) -> (u32, f64) {
+        let inner = self.lock();
+        let waits = inner.queued_parts as f64 / inner.limiter.rate().max(0.001);
+        (inner.resource.priority, waits)
+    }
+
+    pub(crate) fn push(&self, item: Item) {
+        let class = slot(item.record.class);
+        let mut inner = self.lock();
+        inner.queued_parts += u64::from(item.record.parts);
+        inner.queues[class].push_back(item);
+        drop(inner);
+        self.work[class].notify_one();
+    }
+
+    /// Puts items that could not be claimed back to the front.
+    pub(crate) fn push_back(&self, class: usize, items: Vec<Item>) {
+        let mut inner = self.lock();
+        inner.out -= items.len();
+        for item in items.into_iter().rev() {
+            inner.queued_parts += u64::from(item.record.parts);
+            inner.queues[class].push_front(item);
+        }
+    }
+
+    /// Takes what may be claimed now.
+    pub(crate) fn take(&self, class: usize, now: Instant) -> Take {
+        let mut inner = self.lock();
+        if inner.closed {
+            return match inner.queues[class].is_empty() {
+                true => Take::Closed,
+                false => Take::Elsewhere(inner.drain(class)),
+            };
+        }
+        if inner.queues[class].is_empty() {
+            return Take::Wait(None);
+        }
+        if let Standing::Down { .. } = inner.standing(now) {
+            return Take::Elsewhere(inner.drain(class));
+        }
+        if let Some(pause) = inner.breaker.pause(now) {
+            return Take::Wait(Some(pause));
+        }
+        let ahead = inner.ahead();
+        if inner.claimed_parts[class] > ahead / 2 {
+            return Take::Wait(None);
+        }
+        let mut room = i64::from(ahead - inner.claimed_parts[class]);
+        let out = inner.out;
+        let most = inner.breaker.allowance(out, now).min(CLAIM_MOST);
+        let mut items = Vec::new();
+        while room > 0
+            && items.len() < most
+            && let Some(item) = inner.queues[class].pop_front()
+        {
+            room -= i64::from(item.record.parts);
+            inner.queued_parts -= u64::from(item.record.parts);
+            items.push(item);
+        }
+        inner.out += items.len();
+        Take::Items(items)
+    }
+
+    /// `dropped` of the items that were taken are not claimed.
+    pub(crate) fn not_claimed(&self, dropped: usize) {
+        self.lock().out -= dropped;
+    }
+
+    pub(crate) fn claimed(&self, class: usize, claimed: Vec<Claimed>) {
+        let mut inner = self.lock();
+        for one in claimed {
+            inner.claimed_parts[class] += one.parts();
+            inner.claimed[class].push_back(one);
+        }
+        drop(inner);
+        self.ready.notify_one();
+    }
+
+    /// Takes what may be submitted now, transactional first; its parts are spent.
+    pub(crate) fn next(&self, now: Instant) -> Next {
+        let mut inner = self.lock();
+        let Some(class) = (0..2).find(|class| !inner.claimed[*class].is_empty()) else {
+            return match inner.closed {
+                true => Next::Closed,
+                false => Next::Wait(None),
+            };
+        };
+        let pause = inner.breaker.pause(now);
+        if inner.closed
+            || !inner.handle.is_up()
+            || inner.breaker.refuses(now)
+            || pause.is_some_and(|pause| pause > SHORT_PAUSE)
+        {
+            return Next::Release(inner.release_all());
+        }
+        if let Some(pause) = pause {
+            return Next::Wait(Some(pause));
+        }
+        let parts = inner.claimed[class].front().map_or(1, Claimed::parts);
+        if let Some(wait) = inner.limiter.wait(parts, now) {
+            return Next::Wait(Some(wait));
+        }
+        let Ok(permit) = inner.window.clone().try_acquire_owned() else {
+            // Whoever is answered wakes us.
+            return Next::Wait(None);
+        };
+        let Some(claimed) = inner.claimed[class].pop_front() else {
+            return Next::Wait(None);
+        };
+        inner.limiter.spend(parts, now);
+        inner.claimed_parts[class] -= parts;
+        let low = inner.claimed_parts[class] <= inner.ahead() / 2;
+        let handle = inner.handle.clone();
+        drop(inner);
+        if low {
+            self.work[class].notify_one();
+        }
+        Next::Go(Box::new(claimed), handle, permit)
+    }
+
+    /// Takes back everything that is claimed and not submitted.
+    pub(crate) fn release(&self) -> Vec<Claimed> {
+        self.lock().release_all()
+    }
+
+    /// An attempt was answered.
+    pub(crate) fn answered(&self, sign: Sign, now: Instant) {
+        let mut inner = self.lock();
+        inner.out -= 1;
+        inner.breaker.note(sign, now);
+        drop(inner);
+        self.wake();
+    }
+}
+
+impl Inner {
+    fn ahead(&self) -> u32 {
+        let by_rate = (self.limiter.rate() * AHEAD_SECONDS) as u32;
+        // What a window cannot take soon is not claimed either.
+        by_rate
+            .min(self.resource.window.saturating_mul(self.resource.binds.max(1) * 4))
+            .max(1)
+    }
+
+    fn standing(&mut self, now: Instant) -> Standing {
+        let up = !self.closed && self.handle.is_up();
+        if up && self.breaker.is_closed() {
+            self.down_since = None;
+        }
+        if !up || self.breaker.is_open(self.out, now) {
+            return Standing::Down {
+                since: *self.down_since.get_or_insert(now),
+            };
+        }
+        match self.breaker.throttles(now) {
+            true => Standing::Throttles,
+            false => Standing::Up,
+        }
+    }
+
+    fn drain(&mut self, class: usize) -> Vec<Item> {
+        let items: Vec<Item> = self.queues[class].drain(..).collect();
+        self.queued_parts -= items.iter().map(|item| u64::from(item.record.parts)).sum::<u64>();
+        items
+    }
+
+    fn release_all(&mut self) -> Vec<Claimed> {
+        self.claimed_parts = [0, 0];
+        let released: Vec<Claimed> = self.claimed.iter_mut().flat_map(|queue| queue.drain(..)).collect();
+        self.out -= released.len();
+        released
+    }
+}

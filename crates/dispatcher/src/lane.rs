@@ -1,0 +1,199 @@
+//! Reads one of the two topics: a consumer, its partitions, and how much of them is in memory.
+
+use std::{sync::Arc, time::Duration};
+
+use bus::{BusError, Consumer, Delivery, Partition, ReadLimits};
+use events::Topic;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    core::{Core, Work},
+    dead, item,
+    serve::pause,
+    writer,
+};
+
+/// Both topics, whose partitions decide what part of the gateways' rates is ours.
+pub(crate) const TOPICS: [Topic; 2] = [Topic::OutboundTransactional, Topic::OutboundBulk];
+/// Offsets above an unfinished one that are remembered.
+const MOST_KEPT: usize = 50_000;
+const BATCH_BYTES: usize = 4 << 20;
+
+pub(crate) struct Lane {
+    pub core: Arc<Core>,
+    pub topic: Topic,
+    pub consumer: Box<dyn Consumer>,
+    pub batch_records: usize,
+    /// How long a partition that is taken away waits for what is under way.
+    pub drain: Duration,
+    held_back: bool,
+    totals: usize,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        topic: Topic,
+        consumer: Box<dyn Consumer>,
+        batch_records: usize,
+        drain: Duration,
+    ) -> Lane {
+        Lane {
+            core,
+            topic,
+            consumer,
+            batch_records: batch_records.max(1),
+            drain,
+            held_back: false,
+            totals: TOPICS.iter().map(|topic| topic.spec().partitions as usize).sum(),
+        }
+    }
+
+    /// Reads until `stop`, then waits for `end` (everything is written) and leaves the group.
+    pub(crate) async fn run(mut self, stop: CancellationToken, end: CancellationToken) -> Result<(), BusError> {
+        let mut failed = 0;
+        let mut commit_at = Instant::now() + writer::COMMIT_EVERY;
+        while !stop.is_cancelled() {
+            if let Err(error) = self.step(&stop, &mut commit_at).await {
+                if !error.is_transient() {
+                    return Err(error);
+                }
+                failed += 1;
+                if failed == 1 {
+                    tracing::warn!(%error, topic = %self.topic, "outbound texts cannot be read, trying again");
+                }
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(pause(failed)) => {}
+                }
+            } else {
+                failed = 0;
+            }
+        }
+        end.cancelled().await;
+        if let Err(error) = writer::commit(&self.core, self.topic, self.consumer.as_mut()).await {
+            tracing::warn!(%error, topic = %self.topic, "the last offsets are not committed, their records come again");
+        }
+        let owned = self.core.offsets.owned_of(self.topic);
+        self.core.offsets.remove(&owned);
+        self.consumer.close().await
+    }
+
+    async fn step(&mut self, stop: &CancellationToken, commit_at: &mut Instant) -> Result<(), BusError> {
+        self.balance()?;
+        let limits = ReadLimits {
+            records: self.batch_records,
+            bytes: BATCH_BYTES,
+            wait: Duration::from_millis(500),
+        };
+        let timed = self.core.log.transactional().is_none() || self.held_back;
+        let delivery = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep_until(*commit_at), if timed => {
+                *commit_at = Instant::now() + writer::COMMIT_EVERY;
+                return writer::commit(&self.core, self.topic, self.consumer.as_mut()).await;
+            }
+            delivery = self.consumer.next(limits) => delivery?,
+        };
+        match delivery {
+            Delivery::Idle => {}
+            Delivery::Batch { partition, records } => self.take(partition, records),
+            Delivery::Assign(partitions) => {
+                for partition in &partitions {
+                    self.core.offsets.assign(*partition, self.consumer.epoch(*partition));
+                }
+                if self.held_back {
+                    self.consumer.pause(&partitions)?;
+                }
+                tracing::info!(topic = %self.topic, partitions = partitions.len(), "partitions assigned");
+                self.share().await;
+            }
+            Delivery::Revoke(partitions) => self.give_up(partitions).await?,
+            Delivery::Lost(partitions) => {
+                tracing::warn!(topic = %self.topic, partitions = partitions.len(), "partitions lost");
+                self.core.offsets.remove(&partitions);
+                self.share().await;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, partition: Partition, records: Vec<bus::StoredRecord>) {
+        for stored in records {
+            let Some(token) = self.core.offsets.issue(partition, stored.offset) else {
+                return;
+            };
+            match item::read(token, &stored, &self.core.phone_key) {
+                Ok(item) => self.core.admit(item),
+                Err(reason) => {
+                    if self.core.offsets.start(&token) {
+                        tracing::warn!(
+                            topic = %partition.topic, partition = partition.number, offset = stored.offset, reason,
+                            "a record cannot be sent and becomes a dead letter"
+                        );
+                        metrics::counter!("tamtam_stage_dead_letters_total", "stage" => crate::GROUP).increment(1);
+                        let letter = dead::letter(partition, &stored, &reason, self.core.clock.now());
+                        self.core.write(Work::Dead(token, letter));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Back-pressure: reads on only while there is room.
+    fn balance(&mut self) -> Result<(), BusError> {
+        let most = (self.batch_records * 4).max(1_000);
+        let (unfinished, kept) = self.core.offsets.load(self.topic);
+        let full = unfinished >= most || kept >= MOST_KEPT;
+        let room = unfinished <= most / 2 && kept <= MOST_KEPT / 2;
+        let owned = self.core.offsets.owned_of(self.topic);
+        if full && !self.held_back {
+            self.consumer.pause(&owned)?;
+            self.held_back = true;
+        } else if room && self.held_back {
+            self.consumer.resume(&owned)?;
+            self.held_back = false;
+        }
+        Ok(())
+    }
+
+    /// Finishes what is under way for these partitions, then lets them go.
+    async fn give_up(&mut self, partitions: Vec<Partition>) -> Result<(), BusError> {
+        self.core.offsets.revoke(&partitions);
+        // Before somebody else can have them.
+        self.share().await;
+        // What waits in memory for these partitions leaves it.
+        for gate in self.core.fleet.all() {
+            gate.wake();
+        }
+        let quiet = self.core.offsets.quiet(Some(&partitions));
+        if tokio::time::timeout(self.drain, quiet).await.is_err() {
+            tracing::warn!(topic = %self.topic, "partitions are given up with messages in flight, which become unknown or are sent again");
+        }
+        let committed = writer::commit(&self.core, self.topic, self.consumer.as_mut()).await;
+        self.core.offsets.remove(&partitions);
+        self.consumer.release(&partitions).await?;
+        tracing::info!(topic = %self.topic, partitions = partitions.len(), "partitions given up");
+        committed
+    }
+
+    /// Our part of the gateways' rates.
+    async fn share(&mut self) {
+        let mut totals = 0;
+        for topic in TOPICS {
+            match self.core.log.bounds(topic).await {
+                Ok(bounds) => totals += bounds.len(),
+                Err(_) => {
+                    totals = self.totals;
+                    break;
+                }
+            }
+        }
+        self.totals = totals.max(1);
+        let share = (self.core.offsets.owned() as f64 / self.totals as f64).min(1.0);
+        crate::metrics::share(share);
+        self.core.fleet.set_share(share);
+    }
+}

@@ -1,0 +1,324 @@
+//! The three tasks of a gateway: one claims for each class, one submits.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use domain::Class;
+use futures::FutureExt;
+use gateways::{Gateway, Outcome, Submission};
+use stage::crash;
+use store::{
+    StoreError,
+    messages::{ClaimResult, ClaimWant, Claimant},
+};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+
+use crate::{
+    core::{Core, Ending, Work},
+    gate::{Claimed, Gate, Next, Take},
+    item::Item,
+    judge::judge,
+    metrics,
+    retry::{self, Settlement},
+};
+
+const CLASSES: [Class; 2] = [Class::Transactional, Class::Marketing];
+
+#[derive(Debug, thiserror::Error)]
+enum ClaimError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a crash point")]
+    Crashed,
+}
+
+impl ClaimError {
+    fn is_transient(&self) -> bool {
+        match self {
+            ClaimError::Store(error) => error.is_transient(),
+            ClaimError::Crashed => true,
+        }
+    }
+}
+
+impl From<crash::Crashed> for ClaimError {
+    fn from(_: crash::Crashed) -> Self {
+        ClaimError::Crashed
+    }
+}
+
+/// Starts a gateway's tasks; they end when it is closed, or the dispatcher stops.
+pub(crate) fn start(core: &Arc<Core>, gate: Arc<Gate>) {
+    for class in CLASSES {
+        tokio::spawn(claim(core.clone(), gate.clone(), class));
+    }
+    tokio::spawn(submit(core.clone(), gate));
+}
+
+async fn claim(core: Arc<Core>, gate: Arc<Gate>, class: Class) {
+    let slot = crate::gate::slot(class);
+    let mut failed = 0;
+    while !core.stopping.is_cancelled() {
+        let wait = match gate.take(slot, Instant::now()) {
+            Take::Closed => return,
+            Take::Elsewhere(items) => {
+                for item in items {
+                    core.place(item);
+                }
+                continue;
+            }
+            Take::Items(items) => match claim_items(&core, &gate, slot, class, items).await {
+                Ok(()) => {
+                    failed = 0;
+                    continue;
+                }
+                Err(error) => {
+                    failed += 1;
+                    if failed == 1 {
+                        tracing::warn!(%error, gateway = gate.name, "nothing can be claimed, so nothing is sent");
+                    }
+                    Some(pause(failed))
+                }
+            },
+            Take::Wait(wait) => wait,
+        };
+        tokio::select! {
+            () = core.stopping.cancelled() => return,
+            () = gate.work[slot].notified(), if failed == 0 => {}
+            // A gateway can go down without a word to us.
+            () = tokio::time::sleep(wait.unwrap_or(Duration::from_millis(250))) => {}
+        }
+    }
+}
+
+/// The wait after so many failures in a row.
+pub(crate) fn pause(failed: u32) -> Duration {
+    Duration::from_millis(50 << failed.min(7)).min(Duration::from_secs(5))
+}
+
+/// Claims and hands over what is ours to send. On an error the items are back in the queue.
+async fn claim_items(core: &Core, gate: &Gate, slot: usize, class: Class, taken: Vec<Item>) -> Result<(), ClaimError> {
+    let (snapshot, now) = (core.live.current(), core.clock.now());
+    let mut items = Vec::with_capacity(taken.len());
+    let mut gone = 0;
+    for item in taken {
+        // It may have waited in the queue for long.
+        let judgement = judge(&item.record, item.campaign, &snapshot, now);
+        match core.judged(item, judgement) {
+            Ok(next) => {
+                gone += 1;
+                if let Some(next) = next {
+                    core.place(next);
+                }
+            }
+            Err(item) if core.offsets.start(&item.token) => items.push(item),
+            Err(item) => {
+                gone += 1;
+                core.leave(item.record.message_id);
+            }
+        }
+    }
+    gate.not_claimed(gone);
+    if items.is_empty() {
+        return Ok(());
+    }
+    let wants: Vec<ClaimWant> = items.iter().map(|item| want(item, gate)).collect();
+    let claimant = Claimant {
+        owner: core.instance,
+        now,
+        resend_transactional: core.limits.resend_transactional,
+        max_attempts: core.limits.attempts(class),
+    };
+    let started = Instant::now();
+    let results = match claim_in_ledger(core, &wants, &claimant).await {
+        Ok(results) => results,
+        Err(error) if !error.is_transient() && items.len() == 1 => {
+            // Whatever is wrong with this one, the others go on.
+            tracing::error!(%error, "a message cannot be claimed and becomes a dead letter");
+            gate.not_claimed(1);
+            for item in items {
+                let letter = item.dead_letter(&format!("it cannot be claimed: {error}"), now);
+                core.write(Work::Dead(item.token, letter));
+                core.leave(item.record.message_id);
+            }
+            return Ok(());
+        }
+        Err(error) if !error.is_transient() => {
+            // One by one, to find the one that is refused. Each that cannot be claimed now is back in the queue.
+            let mut result = Ok(());
+            for item in items {
+                core.offsets.stop(&item.token);
+                result = Box::pin(claim_items(core, gate, slot, class, vec![item]))
+                    .await
+                    .and(result);
+            }
+            return result;
+        }
+        Err(error) => {
+            for item in &mut items {
+                core.offsets.stop(&item.token);
+                item.claimed_perhaps = true;
+            }
+            gate.push_back(slot, items);
+            return Err(error);
+        }
+    };
+    metrics::claimed(
+        started.elapsed(),
+        results.iter().filter(|result| result.granted).count(),
+    );
+    let since = Instant::now();
+    let mut claimed = Vec::with_capacity(items.len());
+    let mut held = 0;
+    for (mut item, result) in items.into_iter().zip(results) {
+        item.claimed_perhaps = false;
+        match result.granted {
+            true => claimed.push(Claimed {
+                item,
+                attempt: result.row.attempt,
+                since,
+            }),
+            false => {
+                held += 1;
+                core.write(Work::Item(Box::new(item), Ending::Held(Box::new(result.row))));
+            }
+        }
+    }
+    gate.not_claimed(held);
+    gate.claimed(slot, claimed);
+    Ok(())
+}
+
+async fn claim_in_ledger(
+    core: &Core,
+    wants: &[ClaimWant],
+    claimant: &Claimant,
+) -> Result<Vec<ClaimResult>, ClaimError> {
+    crash::point("dispatcher-before-claim")?;
+    let mut tx = core.store.begin().await?;
+    let results = tx.messages_claim(wants, claimant).await?;
+    if results.len() != wants.len() {
+        return Err(StoreError::Corrupt("a claim was not answered".into()).into());
+    }
+    tx.commit().await?;
+    // Failing here is a commit whose answer was lost.
+    crash::point("dispatcher-after-claim")?;
+    Ok(results)
+}
+
+fn want(item: &Item, gate: &Gate) -> ClaimWant {
+    let record = &item.record;
+    ClaimWant {
+        contact_id: record.contact_id.clone(),
+        message_id: record.message_id,
+        cause: record.cause.clone(),
+        class: record.class,
+        template: record.template.clone(),
+        variant: record.variant.clone(),
+        encoding: record.encoding.clone(),
+        parts: record.parts,
+        cost_micros: record.cost_micros,
+        phone_hash: item.phone_hash.clone(),
+        caused_at: record.caused_at,
+        planned_at: record.planned_at,
+        rendered_at: record.rendered_at,
+        attempt: record.attempt,
+        gateway: gate.name.clone(),
+        epoch: item.token.epoch,
+        again: item.claimed_perhaps,
+    }
+}
+
+async fn submit(core: Arc<Core>, gate: Arc<Gate>) {
+    while !core.abandon.is_cancelled() {
+        let wait = match gate.next(Instant::now()) {
+            Next::Closed => return,
+            Next::Go(claimed, handle, permit) => {
+                metrics::submitting(&gate.name, claimed.item.record.class, claimed.since.elapsed());
+                tokio::spawn(attempt(core.clone(), gate.clone(), *claimed, handle, permit));
+                continue;
+            }
+            Next::Release(claimed) => {
+                release(&core, &gate, claimed);
+                continue;
+            }
+            Next::Wait(wait) => wait,
+        };
+        tokio::select! {
+            () = core.abandon.cancelled() => return,
+            () = gate.ready.notified() => {}
+            () = tokio::time::sleep(wait.unwrap_or(Duration::from_millis(250))) => {}
+        }
+    }
+}
+
+/// Lets go of claims whose messages were not handed over.
+pub(crate) fn release(core: &Core, gate: &Gate, claimed: Vec<Claimed>) {
+    for Claimed { item, attempt, .. } in claimed {
+        let settlement = retry::settle(
+            Outcome::Unreachable,
+            &item.record,
+            attempt,
+            &core.limits,
+            core.clock.now(),
+            0.0,
+        );
+        conclude(core, gate, item, attempt, settlement);
+    }
+}
+
+fn conclude(core: &Core, gate: &Gate, item: Item, attempt: u32, settlement: Settlement) {
+    core.write(Work::Item(
+        Box::new(item),
+        Ending::Outcome {
+            attempt,
+            gateway: gate.name.clone(),
+            settlement,
+            at: core.clock.now(),
+        },
+    ));
+}
+
+async fn attempt(
+    core: Arc<Core>,
+    gate: Arc<Gate>,
+    claimed: Claimed,
+    handle: Arc<dyn Gateway>,
+    permit: OwnedSemaphorePermit,
+) {
+    let Claimed { item, attempt, .. } = claimed;
+    let record = &item.record;
+    let submission = Submission {
+        reference: record.message_id,
+        phone: record.phone.clone(),
+        sender: record.sender.clone(),
+        text: record.text.clone(),
+        encoding: item.encoding,
+        parts: record.parts,
+        expires_at: record.deadline,
+    };
+    let started = Instant::now();
+    let unknown = || Outcome::Unknown {
+        code: None,
+        parts: Vec::new(),
+    };
+    let mut outcome = match crash::point("dispatcher-before-submit") {
+        Err(_) => Outcome::Unreachable,
+        // A panic in an adapter is an attempt of unknown outcome, not a message that is never heard of again.
+        Ok(()) => match AssertUnwindSafe(handle.submit(submission)).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                tracing::error!(gateway = gate.name, "gateway adapter panicked");
+                unknown()
+            }
+        },
+    };
+    if crash::point("dispatcher-after-submit").is_err() {
+        outcome = unknown();
+    }
+    let now = core.clock.now();
+    metrics::answered(&gate.name, record, &outcome, started.elapsed(), now);
+    drop(permit);
+    gate.answered(retry::sign(&outcome), Instant::now());
+    let settlement = retry::settle(outcome, record, attempt, &core.limits, now, rand::random());
+    conclude(&core, &gate, item, attempt, settlement);
+}

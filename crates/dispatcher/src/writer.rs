@@ -1,0 +1,381 @@
+//! Writes what became of records, in batches: the ledger, the deferred table, the receipts, the offsets.
+//!
+//! There is one writer. While it writes a batch the next one gathers, so a lone message is written at once and a busy
+//! dispatcher writes many at a time. A batch that fails is written again: every part of it is idempotent.
+
+use std::{sync::Arc, time::Duration};
+
+use bus::{BusError, NewRecord};
+use domain::{Class, State};
+use events::Topic;
+use jiff::Timestamp;
+use stage::crash;
+use store::{
+    Deferred, StoreError,
+    deferred::park_key,
+    messages::{AttemptOutcome, MessageRow, Settled, Verdict},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    GROUP,
+    core::{Core, Ending, Later, Work},
+    item::Item,
+    metrics,
+    offsets::{Position, Token},
+    serve::pause,
+};
+
+const BATCH: usize = 500;
+
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error("a crash point")]
+    Crashed,
+}
+
+impl WriteError {
+    fn is_transient(&self) -> bool {
+        match self {
+            WriteError::Store(error) => error.is_transient(),
+            WriteError::Bus(error) => error.is_transient(),
+            WriteError::Crashed => true,
+        }
+    }
+}
+
+impl From<crash::Crashed> for WriteError {
+    fn from(_: crash::Crashed) -> Self {
+        WriteError::Crashed
+    }
+}
+
+/// Writes until the dispatcher gives up or everybody who could send is gone.
+pub(crate) async fn run(core: Arc<Core>, mut work: mpsc::UnboundedReceiver<Work>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while !core.abandon.is_cancelled() {
+        tokio::select! {
+            () = core.abandon.cancelled() => return,
+            count = work.recv_many(&mut batch, BATCH) => if count == 0 { return },
+        }
+        write_all(&core, std::mem::take(&mut batch)).await;
+    }
+}
+
+/// Writes a batch however long it takes; a part of it that the database refuses is found by writing one by one.
+async fn write_all(core: &Core, batch: Vec<Work>) {
+    let mut failed = 0;
+    loop {
+        match write(core, &batch).await {
+            Ok(()) => return settle(core, batch),
+            Err(WriteError::Bus(BusError::NotOwner { topic, number })) => {
+                // Its next owner reads the records again; what we know of them is still written.
+                core.offsets.remove(&[bus::Partition { topic, number }]);
+            }
+            Err(error) if error.is_transient() => {
+                failed += 1;
+                if failed == 1 {
+                    tracing::warn!(%error, records = batch.len(), "outcomes cannot be written, trying again");
+                }
+                tokio::select! {
+                    () = core.abandon.cancelled() => return,
+                    () = tokio::time::sleep(pause(failed)) => {}
+                }
+            }
+            Err(error) if batch.len() == 1 => {
+                tracing::error!(%error, "an outcome is refused and cannot be written, the record is a dead letter");
+                let dead = batch.into_iter().map(|work| to_dead(core, work, &error)).collect();
+                return Box::pin(write_all(core, dead)).await;
+            }
+            Err(_) => {
+                for work in batch {
+                    Box::pin(write_all(core, vec![work])).await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+fn to_dead(core: &Core, work: Work, error: &WriteError) -> Work {
+    match work {
+        Work::Item(item, _) => {
+            let letter = item.dead_letter(
+                &format!("what became of it cannot be written: {error}"),
+                core.clock.now(),
+            );
+            Work::Dead(item.token, letter)
+        }
+        // A dead letter of a dead letter: what remains is to pass it over.
+        Work::Dead(token, _) | Work::Passed(token) => Work::Passed(token),
+    }
+}
+
+/// After the commit: the records are done with, and whoever waited for them goes on.
+fn settle(core: &Core, batch: Vec<Work>) {
+    let mut done = Vec::with_capacity(batch.len());
+    let mut over = Vec::with_capacity(batch.len());
+    for work in batch {
+        match work {
+            Work::Dead(token, _) | Work::Passed(token) => done.push(token),
+            Work::Item(item, ending) if ending.is_release() => {
+                core.offsets.stop(&item.token);
+                core.place(*item);
+            }
+            Work::Item(item, ending) => {
+                if let Ending::Verdict { state, .. } = ending {
+                    metrics::verdict(item.record.class, state);
+                }
+                done.push(item.token);
+                over.push(item.record.message_id);
+            }
+        }
+    }
+    core.offsets.finish(&done);
+    for message in over {
+        core.leave(message);
+    }
+}
+
+async fn write(core: &Core, batch: &[Work]) -> Result<(), WriteError> {
+    let done: Vec<Token> = batch
+        .iter()
+        .filter_map(|work| match work {
+            Work::Dead(token, _) | Work::Passed(token) => Some(*token),
+            Work::Item(item, ending) => (!ending.is_release()).then_some(item.token),
+        })
+        .collect();
+    let mut tx = core.store.begin().await?;
+    crash::point("dispatcher-before-outcome")?;
+    let written = in_ledger(core, batch, &mut tx).await?;
+    tx.deferred_put(&written.deferred).await?;
+    match core.log.transactional() {
+        Some(log) => {
+            let positions = core.offsets.positions_with(&done);
+            if !written.records.is_empty() {
+                log.append_in(tx.connection(), &written.records).await?;
+            }
+            for position in &positions {
+                log.commit_in(
+                    tx.connection(),
+                    GROUP,
+                    position.partition,
+                    position.epoch,
+                    position.next_offset,
+                )
+                .await?;
+            }
+            crash::point("dispatcher-before-commit")?;
+            tx.commit().await?;
+            crash::point("dispatcher-after-commit")?;
+            for position in &positions {
+                core.offsets.committed(position);
+            }
+            let mut topics: Vec<Topic> = written.records.iter().map(|record| record.topic).collect();
+            topics.sort_unstable();
+            topics.dedup();
+            log.announce(&topics);
+        }
+        None => {
+            crash::point("dispatcher-before-commit")?;
+            tx.commit().await?;
+            crash::point("dispatcher-after-outcome")?;
+            // The ledger has it: from here on a repeat makes the same receipts from its rows.
+            append(core, written.records).await?;
+            crash::point("dispatcher-after-commit")?;
+        }
+    }
+    Ok(())
+}
+
+async fn append(core: &Core, records: Vec<NewRecord>) -> Result<(), BusError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    core.log.append(records).await
+}
+
+#[derive(Default)]
+struct Written {
+    records: Vec<NewRecord>,
+    deferred: Vec<Deferred>,
+}
+
+async fn in_ledger(core: &Core, batch: &[Work], tx: &mut store::Tx) -> Result<Written, StoreError> {
+    let now = core.clock.now();
+    let mut written = Written::default();
+    let mut verdicts = Vec::new();
+    let mut outcomes = Vec::new();
+    for work in batch {
+        match work {
+            Work::Item(item, Ending::Verdict { state, reason, .. }) => {
+                verdicts.push(verdict(item, *state, *reason, now));
+            }
+            Work::Item(
+                item,
+                Ending::Outcome {
+                    attempt,
+                    gateway,
+                    settlement,
+                    at,
+                },
+            ) => outcomes.push(AttemptOutcome {
+                contact_id: item.record.contact_id.clone(),
+                message_id: item.record.message_id,
+                owner: core.instance,
+                attempt: *attempt,
+                settled: settlement.settled,
+                gateway: gateway.clone(),
+                gateway_code: settlement.code.clone(),
+                remote_ids: settlement.remote_ids.clone(),
+                total: settlement.total,
+                at: *at,
+            }),
+            Work::Item(item, Ending::Held(row)) => receipts(item, row, &mut written.records),
+            Work::Dead(_, letter) => written.records.push(letter.clone()),
+            Work::Passed(_) => {}
+        }
+    }
+    // A batch holds no message twice: there is one flight for each.
+    let mut decided = match verdicts.is_empty() {
+        true => Vec::new(),
+        false => tx.messages_decide_owned(&verdicts).await?,
+    }
+    .into_iter();
+    let outcomes = match outcomes.is_empty() {
+        true => Default::default(),
+        false => tx.messages_outcome(&outcomes).await?,
+    };
+    let mut moved = outcomes.rows.into_iter();
+    for work in batch {
+        match work {
+            Work::Item(item, Ending::Verdict { later, .. }) => {
+                let Some(row) = decided.next() else { continue };
+                receipts(item, &row, &mut written.records);
+                if *later != Later::Never && row.state == State::Deferred && row.attempt == item.record.attempt {
+                    written.deferred.push(deferred(item, row.attempt, *later, now));
+                }
+            }
+            Work::Item(item, ending @ Ending::Outcome { settlement, .. }) => {
+                let Some(Some((row, moved))) = moved.next() else {
+                    continue;
+                };
+                if ending.is_release() {
+                    continue;
+                }
+                receipts(item, &row, &mut written.records);
+                if let (Settled::Deferred, true, Some(due)) = (settlement.settled, moved, settlement.due) {
+                    written.deferred.push(deferred(item, row.attempt, Later::At(due), now));
+                }
+            }
+            _ => {}
+        }
+    }
+    for row in &outcomes.early {
+        let receipt = row.to_receipt();
+        let (id, key) = (receipt.stable_id(), &row.contact_id);
+        written.records.push(NewRecord::wrap(
+            Topic::Receipts,
+            key,
+            id,
+            row.changed_at,
+            None,
+            &receipt,
+        ));
+    }
+    Ok(written)
+}
+
+fn receipts(item: &Item, row: &MessageRow, records: &mut Vec<NewRecord>) {
+    records.extend(row.to_receipts().iter().map(|receipt| {
+        let (id, key) = (receipt.stable_id(), &row.contact_id);
+        NewRecord::wrap(
+            Topic::Receipts,
+            key,
+            id,
+            receipt.at,
+            Some(item.trace.traceparent()),
+            receipt,
+        )
+    }));
+}
+
+fn verdict(item: &Item, state: State, reason: Option<domain::Reason>, at: Timestamp) -> Verdict {
+    let record = &item.record;
+    Verdict {
+        contact_id: record.contact_id.clone(),
+        message_id: record.message_id,
+        cause: record.cause.clone(),
+        class: record.class,
+        template: record.template.clone(),
+        variant: record.variant.clone(),
+        state,
+        reason,
+        encoding: Some(record.encoding.clone()),
+        parts: record.parts,
+        cost_micros: record.cost_micros,
+        phone_hash: Some(item.phone_hash.clone()),
+        caused_at: record.caused_at,
+        planned_at: record.planned_at,
+        rendered_at: Some(record.rendered_at),
+        at,
+    }
+}
+
+/// The record that comes back later, as attempts made by then.
+fn deferred(item: &Item, attempt: u32, later: Later, now: Timestamp) -> Deferred {
+    let mut record = item.record.clone();
+    record.attempt = attempt;
+    let topic = match record.class {
+        Class::Transactional => Topic::OutboundTransactional,
+        Class::Marketing => Topic::OutboundBulk,
+    };
+    let id = format!("{}:outbound:{attempt}", record.message_id.hyphenated());
+    let new = NewRecord::wrap(
+        topic,
+        &record.contact_id,
+        record.message_id.hyphenated().to_string(),
+        now,
+        Some(item.trace.traceparent()),
+        &record,
+    );
+    Deferred {
+        id,
+        due_at: match later {
+            Later::At(due) => Some(due),
+            _ => None,
+        },
+        parked: match later {
+            Later::Parked(campaign) => Some(park_key(campaign)),
+            _ => None,
+        },
+        campaign_id: item.campaign,
+        topic: new.topic,
+        key: new.key,
+        headers: new.headers,
+        value: new.value,
+    }
+}
+
+/// Commits what can be committed on a bus whose offsets are no part of the transaction.
+pub(crate) async fn commit(core: &Core, topic: Topic, consumer: &mut dyn bus::Consumer) -> Result<(), BusError> {
+    if core.log.transactional().is_some() {
+        return Ok(());
+    }
+    let positions: Vec<Position> = core.offsets.positions(topic);
+    for position in positions {
+        match consumer.commit(position.partition, position.next_offset).await {
+            Ok(()) => core.offsets.committed(&position),
+            Err(BusError::NotOwner { .. }) => core.offsets.remove(&[position.partition]),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// How often that is done.
+pub(crate) const COMMIT_EVERY: Duration = Duration::from_millis(100);
