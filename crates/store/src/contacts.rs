@@ -37,7 +37,9 @@ pub struct ContactChange {
 
 impl std::fmt::Debug for ContactChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ContactChange").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("ContactChange")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,15 +84,18 @@ impl ContactChange {
     }
 }
 
-pub(crate) const COLUMNS: &str = "id, phone, first_name, last_name, gender, birth_date, city, region, postal_code, language,
+pub(crate) const COLUMNS: &str =
+    "id, phone, first_name, last_name, gender, birth_date, city, region, postal_code, language,
     time_zone, marketing_consent, consent_at, attributes";
 
 impl Store {
     pub async fn contact_get(&self, id: &str) -> Result<Option<Contact>, StoreError> {
-        let row = sqlx::query(sqlx::AssertSqlSafe(format!("select {COLUMNS} from contacts where id = $1")))
-            .bind(id)
-            .fetch_optional(&self.pool)
-            .await?;
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "select {COLUMNS} from contacts where id = $1"
+        )))
+        .bind(id)
+        .fetch_optional(&self.pool)
+        .await?;
         row.as_ref().map(read).transpose()
     }
 }
@@ -174,7 +179,9 @@ impl Tx {
         let consents: Vec<&Contact> = written
             .into_iter()
             .filter(|contact| {
-                let was = before.get(&contact.id).map_or(Consent::Unset, |known| known.marketing_consent);
+                let was = before
+                    .get(&contact.id)
+                    .map_or(Consent::Unset, |known| known.marketing_consent);
                 contact.marketing_consent != was && contact.marketing_consent != Consent::Unset
             })
             .collect();
@@ -187,7 +194,10 @@ impl Tx {
             return Ok(());
         }
         let text = |of: fn(&Contact) -> &Option<String>| {
-            contacts.iter().map(|contact| of(contact).as_deref()).collect::<Vec<_>>()
+            contacts
+                .iter()
+                .map(|contact| of(contact).as_deref())
+                .collect::<Vec<_>>()
         };
         let consents: Vec<Option<bool>> = contacts
             .iter()
@@ -281,7 +291,8 @@ impl Tx {
             ..
         }) = &known
         {
-            self.suppression_put(&key.hash(phone), crate::suppressions::Scope::Marketing, "erased", now).await?;
+            self.suppression_put(&key.hash(phone), crate::suppressions::Scope::Marketing, "erased", now)
+                .await?;
         }
         for statement in [
             // An event that started messages stays as the audit's left side, without what it said.

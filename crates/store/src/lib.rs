@@ -3,6 +3,7 @@
 //! One module a subject; SQL stands beside the function that runs it. Functions are named noun first
 //! (`messages_claim`, `campaign_pause`). Nothing outside this crate and the bus's PostgreSQL half names sqlx.
 
+pub mod audience;
 pub mod audit;
 pub mod campaigns;
 pub mod caps;

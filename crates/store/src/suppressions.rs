@@ -53,7 +53,9 @@ impl Tx {
                 .bind(hashes)
                 .fetch_all(&mut *self.inner)
                 .await?;
-        rows.into_iter().map(|(hash, scope)| Ok((hash, scope.parse()?))).collect()
+        rows.into_iter()
+            .map(|(hash, scope)| Ok((hash, scope.parse()?)))
+            .collect()
     }
 
     /// Shuts a phone off; a wider scope that is there stays.

@@ -1,0 +1,478 @@
+//! An expression as a condition in SQL, true exactly where [`Expression::matches`] is.
+//!
+//! The text is made of constants and placeholders alone; every name and value of the expression is a bound parameter.
+//! `not` is carried down to the leaves: under `and` and `or` alone, SQL's null counts as false, which is what the language
+//! means by a value that is not set, so a leaf stands bare where it must hold (and an index can answer it) and as
+//! `(…) is not true` where it must not.
+//!
+//! What a contact did is asked by `exists`: the planner makes a semi-join of it where it stands in a conjunction, and a
+//! hashed or an indexed look-up elsewhere.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use domain::audience::{
+    Expression, MAX_NESTED_AUDIENCES, born_by, bounds, days_before, iso, today,
+    tree::{Comparison, Did, Field, Literal, Measure, Node, Operand, Path, Subject, Test, Which},
+};
+use jiff::{Timestamp, civil::Date};
+use sqlx::{Arguments as _, Encode, Postgres, Type, postgres::PgArguments};
+
+use super::Named;
+use crate::{
+    StoreError,
+    time::{At, Day},
+};
+
+/// Audiences that name each other can multiply; PostgreSQL takes 65,535 parameters.
+const MAX_PARAMETERS: usize = 20_000;
+
+/// A statement that is being written.
+pub(super) struct Sql<'a> {
+    pub text: String,
+    pub arguments: PgArguments,
+    count: usize,
+    audiences: &'a Named,
+    now: Timestamp,
+    failed: Option<StoreError>,
+}
+
+/// Where a value stands.
+enum Source<'a> {
+    /// A column of type text.
+    Column(&'static str),
+    /// A boolean column, compared as text.
+    Flag(&'static str),
+    /// Within a jsonb column.
+    Json(&'static str, &'a [String]),
+}
+
+impl<'a> Sql<'a> {
+    pub fn new(audiences: &'a Named, now: Timestamp) -> Sql<'a> {
+        Sql {
+            text: String::new(),
+            arguments: PgArguments::default(),
+            count: 0,
+            audiences,
+            now,
+            failed: None,
+        }
+    }
+
+    pub fn push(&mut self, sql: &str) -> &mut Self {
+        self.text.push_str(sql);
+        self
+    }
+
+    /// Writes a placeholder for `value`.
+    pub fn bind<T>(&mut self, value: T) -> &mut Self
+    where
+        T: for<'q> Encode<'q, Postgres> + Type<Postgres>,
+    {
+        self.count += 1;
+        if let Err(error) = self.arguments.add(value) {
+            self.failed = Some(StoreError::Refused(sqlx::Error::Encode(error)));
+        }
+        let _ = write!(self.text, "${}", self.count);
+        self
+    }
+
+    /// The text and its arguments.
+    pub fn finish(self) -> Result<(String, PgArguments), StoreError> {
+        match self.failed {
+            Some(error) => Err(error),
+            None => Ok((self.text, self.arguments)),
+        }
+    }
+
+    /// The condition on the row `c` of `contacts`.
+    pub fn condition(&mut self, expression: &Expression) -> &mut Self {
+        self.node(expression.root(), true, 0);
+        self
+    }
+
+    fn node(&mut self, node: &Node, holds: bool, nested: usize) {
+        match node {
+            Node::And(nodes) => self.joined(nodes, holds, nested, if holds { " and " } else { " or " }),
+            Node::Or(nodes) => self.joined(nodes, holds, nested, if holds { " or " } else { " and " }),
+            Node::Not(node) => self.node(node, !holds, nested),
+            Node::Is(subject, test) => self.leaf(holds, |sql| sql.is(subject, test)),
+            Node::Did(did) => self.did(did, holds),
+            Node::Member(name) => {
+                let audience = self.audiences.get(name).map(Arc::clone);
+                match audience {
+                    Some(audience) if nested < MAX_NESTED_AUDIENCES && self.failed.is_none() => {
+                        if self.count > MAX_PARAMETERS {
+                            self.failed = Some(StoreError::Corrupt(
+                                "an audience leads to too many others: too many conditions in all".into(),
+                            ));
+                        }
+                        self.node(audience.root(), holds, nested + 1);
+                    }
+                    _ => {
+                        self.push(if holds { "false" } else { "true" });
+                    }
+                }
+            }
+        }
+    }
+
+    fn joined(&mut self, nodes: &[Node], holds: bool, nested: usize, separator: &str) {
+        self.push("(");
+        for (place, node) in nodes.iter().enumerate() {
+            if place > 0 {
+                self.push(separator);
+            }
+            self.node(node, holds, nested);
+        }
+        self.push(")");
+    }
+
+    /// `test` says whether what it wrote is to be negated once more.
+    fn leaf(&mut self, holds: bool, test: impl FnOnce(&mut Self) -> bool) {
+        let start = self.text.len();
+        let positive = test(self);
+        let (before, after) = if holds == positive {
+            ("(", ")")
+        } else {
+            ("((", ") is not true)")
+        };
+        self.text.insert_str(start, before);
+        self.push(after);
+    }
+
+    fn is(&mut self, subject: &Subject, test: &Test) -> bool {
+        let source = match subject {
+            Subject::Field(Field::BirthDate) => return self.birth_date(test),
+            Subject::Field(Field::Age) => return self.age(test),
+            Subject::Field(Field::Id) => Source::Column("c.id"),
+            Subject::Field(Field::Phone) => Source::Column("c.phone"),
+            Subject::Field(Field::FirstName) => Source::Column("c.first_name"),
+            Subject::Field(Field::LastName) => Source::Column("c.last_name"),
+            Subject::Field(Field::Gender) => Source::Column("c.gender"),
+            Subject::Field(Field::City) => Source::Column("c.city"),
+            Subject::Field(Field::Region) => Source::Column("c.region"),
+            Subject::Field(Field::PostalCode) => Source::Column("c.postal_code"),
+            Subject::Field(Field::Language) => Source::Column("c.language"),
+            Subject::Field(Field::TimeZone) => Source::Column("c.time_zone"),
+            Subject::Field(Field::MarketingConsent) => Source::Flag("c.marketing_consent"),
+            Subject::Field(Field::Attribute(name)) => Source::Json("c.attributes", std::slice::from_ref(name)),
+            // There is no event here: its values are not set.
+            Subject::Event(_) => {
+                self.push("false");
+                return !matches!(test, Test::Compare(Comparison::NotEqual, _));
+            }
+        };
+        self.test(&source, test)
+    }
+
+    fn birth_date(&mut self, test: &Test) -> bool {
+        let today = today(self.now);
+        match test {
+            Test::IsSet => {
+                self.push("c.birth_date is not null");
+            }
+            Test::Compare(comparison, Operand::Literal(Literal::Date(date))) => {
+                let (operator, positive) = operator(*comparison);
+                self.push("c.birth_date ").push(operator).push(" ").bind(Day(*date));
+                return positive;
+            }
+            Test::In(list) => {
+                let dates: Vec<Day> = list
+                    .iter()
+                    .filter_map(|literal| match literal {
+                        Literal::Date(date) => Some(Day(*date)),
+                        _ => None,
+                    })
+                    .collect();
+                self.push("c.birth_date = any(").bind(dates).push(")");
+            }
+            Test::Within(span) => {
+                self.born(days_before(today, span.days()), today);
+            }
+            _ => {
+                self.push("false");
+            }
+        }
+        true
+    }
+
+    fn born(&mut self, from: Date, to: Date) {
+        self.push("c.birth_date >= ")
+            .bind(Day(from))
+            .push(" and c.birth_date <= ")
+            .bind(Day(to));
+    }
+
+    /// Ages as ranges of birth dates.
+    fn age(&mut self, test: &Test) -> bool {
+        let today = today(self.now);
+        let after = |date: Date| date.tomorrow().unwrap_or(Date::MAX);
+        match test {
+            Test::IsSet => {
+                self.push("c.birth_date <= ").bind(Day(today));
+            }
+            Test::In(list) => {
+                self.push("false");
+                for age in list.iter().filter_map(whole) {
+                    self.push(" or (");
+                    self.born(after(born_by(today, age + 1)), born_by(today, age));
+                    self.push(")");
+                }
+            }
+            Test::Compare(comparison, Operand::Literal(literal)) => {
+                let Some(age) = whole(literal) else {
+                    self.push("false");
+                    return true;
+                };
+                match comparison {
+                    Comparison::Equal | Comparison::NotEqual => {
+                        self.born(after(born_by(today, age + 1)), born_by(today, age));
+                        return *comparison == Comparison::Equal;
+                    }
+                    Comparison::Less => self.born(after(born_by(today, age)), today),
+                    Comparison::LessOrEqual => self.born(after(born_by(today, age + 1)), today),
+                    Comparison::Greater => {
+                        self.push("c.birth_date <= ").bind(Day(born_by(today, age + 1)));
+                    }
+                    Comparison::GreaterOrEqual => {
+                        self.push("c.birth_date <= ").bind(Day(born_by(today, age)));
+                    }
+                }
+            }
+            _ => {
+                self.push("false");
+            }
+        }
+        true
+    }
+
+    fn json(&mut self, column: &str, path: &[String]) {
+        self.push(column);
+        for name in path {
+            self.push(" -> ").bind(name.clone());
+        }
+    }
+
+    /// The value's text, null where it is not set.
+    fn text_of(&mut self, source: &Source<'_>) {
+        match source {
+            Source::Column(column) => self.push(column),
+            Source::Flag(column) => self.push(column).push("::text"),
+            Source::Json(column, path) => {
+                self.push("audience_text(");
+                self.json(column, path);
+                self.push(")")
+            }
+        };
+    }
+
+    fn read_by(&mut self, function: &str, source: &Source<'_>) {
+        match source {
+            Source::Column(column) => {
+                self.push(function).push("(").push(column).push(")");
+            }
+            // A boolean is neither a number nor a date.
+            Source::Flag(_) => {
+                self.push("null");
+            }
+            Source::Json(column, path) => {
+                self.push(function).push("(");
+                self.json(column, path);
+                self.push(")");
+            }
+        }
+    }
+
+    /// Writes the test; `false`: its negation is what was written.
+    fn test(&mut self, source: &Source<'_>, test: &Test) -> bool {
+        match test {
+            Test::IsSet => {
+                self.text_of(source);
+                self.push(" is not null");
+            }
+            Test::Compare(comparison, Operand::Literal(literal)) => return self.compare(source, *comparison, literal),
+            Test::Contains(Operand::Literal(Literal::Text(part))) => {
+                self.push("strpos(");
+                self.text_of(source);
+                self.push(", ").bind(part.clone()).push(") > 0");
+            }
+            Test::StartsWith(Operand::Literal(Literal::Text(part))) => {
+                self.push("starts_with(");
+                self.text_of(source);
+                self.push(", ").bind(part.clone()).push(")");
+            }
+            Test::In(list) => self.any_of(source, list),
+            Test::Within(span) => {
+                let today = today(self.now);
+                self.read_by("audience_date", source);
+                self.push(" collate \"C\" between ")
+                    .bind(iso(days_before(today, span.days())));
+                self.push(" and ").bind(iso(today));
+            }
+            // The event's own values: there is no event here.
+            Test::Compare(comparison, Operand::Event(_)) => {
+                self.push("false");
+                return *comparison != Comparison::NotEqual;
+            }
+            Test::Contains(_) | Test::StartsWith(_) => {
+                self.push("false");
+            }
+        }
+        true
+    }
+
+    fn compare(&mut self, source: &Source<'_>, comparison: Comparison, literal: &Literal) -> bool {
+        let (operator, positive) = operator(comparison);
+        // Equality is by bytes in every collation that a database can have by default; order is not.
+        let collate = if operator == "=" { " " } else { " collate \"C\" " };
+        match literal {
+            Literal::Text(text) => {
+                self.text_of(source);
+                self.push(collate).push(operator).push(" ").bind(text.clone());
+            }
+            Literal::Bool(value) => {
+                self.text_of(source);
+                self.push(collate).push(operator).push(" ").bind(value.to_string());
+            }
+            Literal::Number(number) => {
+                self.read_by("audience_number", source);
+                self.push(" ")
+                    .push(operator)
+                    .push(" ")
+                    .bind(number.to_string())
+                    .push("::numeric");
+            }
+            Literal::Date(date) => {
+                self.read_by("audience_date", source);
+                self.push(collate).push(operator).push(" ").bind(iso(*date));
+            }
+        }
+        positive
+    }
+
+    /// Equal to one of a list: an array a kind of literal.
+    fn any_of(&mut self, source: &Source<'_>, list: &[Literal]) {
+        let (mut texts, mut numbers, mut dates) = (Vec::new(), Vec::new(), Vec::new());
+        for literal in list {
+            match literal {
+                Literal::Text(text) => texts.push(text.clone()),
+                Literal::Bool(value) => texts.push(value.to_string()),
+                Literal::Number(number) => numbers.push(number.to_string()),
+                Literal::Date(date) => dates.push(iso(*date)),
+            }
+        }
+        let mut separator = "";
+        if !texts.is_empty() {
+            self.text_of(source);
+            self.push(" = any(").bind(texts).push(")");
+            separator = " or ";
+        }
+        if !numbers.is_empty() {
+            self.push(separator);
+            self.read_by("audience_number", source);
+            self.push(" = any(").bind(numbers).push("::numeric[])");
+            separator = " or ";
+        }
+        if !dates.is_empty() {
+            self.push(separator);
+            self.read_by("audience_date", source);
+            self.push(" = any(").bind(dates).push(")");
+        }
+    }
+
+    fn did(&mut self, did: &Did, holds: bool) {
+        match &did.measure {
+            Measure::Exists => self.happened(did, holds),
+            Measure::Count(Comparison::GreaterOrEqual, 1) | Measure::Count(Comparison::Greater, 0) => {
+                self.happened(did, holds);
+            }
+            Measure::Count(comparison, count) => {
+                // Who did nothing is in no group: where none is enough, those are sought for whom it does not hold.
+                let with_none = comparison.holds(&0, count);
+                let sought = if with_none { comparison.negated() } else { *comparison };
+                self.push(if holds == with_none { "not exists (" } else { "exists (" });
+                self.grouped(did);
+                self.push("count(*) ")
+                    .push(sought.as_str())
+                    .push(" ")
+                    .bind(i64::from(*count));
+                self.push(") g where g.contact_id = c.id)");
+            }
+            Measure::Sum(path, comparison, number) => {
+                let with_none = comparison.holds(&domain::audience::number::Decimal::zero(), number);
+                let sought = if with_none { comparison.negated() } else { *comparison };
+                self.push(if holds == with_none { "not exists (" } else { "exists (" });
+                self.grouped(did);
+                let source = Source::Json("h.data", &path.0);
+                self.push("coalesce(sum(round(");
+                self.read_by("audience_number", &source);
+                self.push(", 9)) filter (where abs(");
+                self.read_by("audience_number", &source);
+                self.push(") < 1e18), 0) ")
+                    .push(sought.as_str())
+                    .push(" ")
+                    .bind(number.to_string());
+                self.push("::numeric) g where g.contact_id = c.id)");
+            }
+        }
+    }
+
+    fn grouped(&mut self, did: &Did) {
+        self.push("select from (select h.contact_id from history h where ");
+        self.events(did);
+        self.push(" group by h.contact_id having ");
+    }
+
+    fn happened(&mut self, did: &Did, holds: bool) {
+        self.push(if holds { "exists (" } else { "not exists (" });
+        self.push("select from history h where h.contact_id = c.id and ");
+        self.events(did);
+        let earlier = match did.which {
+            Which::Any => None,
+            Which::First => Some("<"),
+            Which::Last => Some(">"),
+        };
+        if let Some(earlier) = earlier {
+            self.push(" and not exists (select from history e where e.contact_id = c.id and e.type = ");
+            self.bind(did.kind.clone());
+            self.push(" and (e.time, e.source collate \"C\", e.event_id collate \"C\") ");
+            self.push(earlier);
+            self.push(" (h.time, h.source collate \"C\", h.event_id collate \"C\"))");
+        }
+        self.push(")");
+    }
+
+    /// The condition on the row `h` of `history`.
+    fn events(&mut self, did: &Did) {
+        self.push("h.type = ").bind(did.kind.clone());
+        let (from, before) = bounds(&did.window, self.now);
+        if let Some(from) = from {
+            self.push(" and h.time >= ").bind(At(from));
+        }
+        if let Some(before) = before {
+            self.push(" and h.time < ").bind(At(before));
+        }
+        for filter in &did.filters {
+            self.push(" and ");
+            let Path(path) = &filter.path;
+            self.leaf(!filter.negated, |sql| {
+                sql.test(&Source::Json("h.data", path), &filter.test)
+            });
+        }
+    }
+}
+
+/// The operator, and whether it stands for the comparison itself: `!=` is written as the negation of `=`.
+fn operator(comparison: Comparison) -> (&'static str, bool) {
+    match comparison {
+        Comparison::NotEqual => ("=", false),
+        other => (other.as_str(), true),
+    }
+}
+
+fn whole(literal: &Literal) -> Option<u32> {
+    match literal {
+        Literal::Number(number) => number.to_whole(),
+        _ => None,
+    }
+}
