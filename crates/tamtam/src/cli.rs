@@ -45,7 +45,7 @@ enum Command {
     /// Run one role: the page and the HTTP API
     Console(ServerArgs),
     /// Run one role: an SMS gateway to test against
-    Simulator(ServerArgs),
+    Simulator(SimulatorArgs),
     /// Bring the database's schema and the bus's topics up to date
     Migrate(ServerArgs),
     /// Print all settings with their defaults
@@ -112,6 +112,18 @@ struct UpArgs {
     /// Run the SMS gateway simulator too, with a gateway that leads to it
     #[arg(long)]
     simulator: bool,
+    /// The simulator's faults, as TOML
+    #[arg(long, value_name = "FILE", requires = "simulator")]
+    script: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct SimulatorArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Faults, as TOML
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -147,8 +159,12 @@ pub fn run(cli: Cli, environment: BTreeMap<String, String>) -> Result<(), Failur
     let connection = |arguments: &ClientArgs| Connection::open(arguments, &environment);
     match cli.command {
         Command::Up(arguments) => {
-            let data_dir = arguments.data_dir.as_deref();
-            let settings = load(&arguments.server, data_dir, environment)?;
+            let directory = arguments.data_dir.as_deref();
+            let paths = [
+                ("data.directory", directory, "--data-dir"),
+                ("simulator.script", arguments.script.as_deref(), "--script"),
+            ];
+            let settings = load(&arguments.server, &paths, environment)?;
             serve(settings, "up", |settings| {
                 run::up::run(settings, arguments.simulator, secrets)
             })
@@ -159,8 +175,14 @@ pub fn run(cli: Cli, environment: BTreeMap<String, String>) -> Result<(), Failur
         Command::Dispatcher(arguments) => role(Role::Dispatcher, &arguments, environment, secrets),
         Command::ReceiptCollector(arguments) => role(Role::ReceiptCollector, &arguments, environment, secrets),
         Command::Console(arguments) => role(Role::Console, &arguments, environment, secrets),
-        Command::Simulator(arguments) => role(Role::Simulator, &arguments, environment, secrets),
-        Command::Migrate(arguments) => serve(load(&arguments, None, environment)?, "migrate", run::migrate),
+        Command::Simulator(arguments) => {
+            let paths = [("simulator.script", arguments.script.as_deref(), "--script")];
+            let settings = load(&arguments.server, &paths, environment)?;
+            serve(settings, "simulator", |settings| {
+                run::role(Role::Simulator, settings, secrets)
+            })
+        }
+        Command::Migrate(arguments) => serve(load(&arguments, &[], environment)?, "migrate", run::migrate),
         Command::Settings => commands::output::text(settings::DEFAULT),
         Command::Demo(arguments) => demo::run(arguments.kafka, arguments.database, secrets),
         Command::DemoContacts => demo::contacts::write(),
@@ -184,9 +206,10 @@ fn secrets(environment: &BTreeMap<String, String>) -> Secrets {
     Arc::new(move |name| environment.get(name).cloned())
 }
 
+/// `paths`: further options that name a file, by the setting that they stand for.
 fn load(
     arguments: &ServerArgs,
-    data_dir: Option<&Path>,
+    paths: &[(&'static str, Option<&Path>, &'static str)],
     environment: BTreeMap<String, String>,
 ) -> Result<Settings, Failure> {
     let mut options = Vec::new();
@@ -197,8 +220,8 @@ fn load(
     if let Some(url) = &arguments.database {
         options.push(("database.url", url.clone(), "--database"));
     }
-    if let Some(directory) = data_dir {
-        options.push(("data.directory", directory.display().to_string(), "--data-dir"));
+    for (key, path, name) in paths {
+        options.extend(path.map(|path| (*key, path.display().to_string(), *name)));
     }
     Ok(Settings::load(&Sources {
         config: arguments.config.as_deref(),
@@ -214,7 +237,7 @@ fn role(
     environment: BTreeMap<String, String>,
     secrets: Secrets,
 ) -> Result<(), Failure> {
-    let settings = load(arguments, None, environment)?;
+    let settings = load(arguments, &[], environment)?;
     serve(settings, role.name(), |settings| run::role(role, settings, secrets))
 }
 

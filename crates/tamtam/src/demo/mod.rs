@@ -90,12 +90,15 @@ fn settings(directory: &std::path::Path, kafka: Option<String>, database: Option
     }
     let empty = directory.join("demo-settings.toml");
     std::fs::write(&empty, "").map_err(Failure::no)?;
-    Ok(Settings::load(&Sources {
+    let mut settings = Settings::load(&Sources {
         config: Some(&empty),
         environment: BTreeMap::new(),
         options,
         free_ports: true,
-    })?)
+    })?;
+    // As networks are: some phones are off for good.
+    settings.simulator.failed_percent = 2.0;
+    Ok(settings)
 }
 
 async fn start_and_run(settings: &Settings, secrets: Secrets) -> Result<(), Failure> {

@@ -78,7 +78,7 @@ async fn start(role: Role, settings: &Settings, secrets: Secrets) -> Result<Runn
     let addresses = listeners.addresses;
     let ready = match url {
         None => {
-            roles::simulator(&mut listeners, &mut supervisor);
+            roles::simulator(settings, &mut listeners, &mut supervisor);
             addresses.ready_line(None, None)
         }
         Some(url) => {

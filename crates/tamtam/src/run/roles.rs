@@ -185,12 +185,12 @@ impl Parts {
 }
 
 /// Starts the gateway simulator, which knows nothing of the rest.
-pub fn simulator(listeners: &mut Listeners, supervisor: &mut Supervisor) {
+pub fn simulator(settings: &Settings, listeners: &mut Listeners, supervisor: &mut Supervisor) {
     if let (Some(http), Some(smpp)) = (listeners.simulator_http.take(), listeners.simulator_smpp.take()) {
         let config = simulator::Config {
             http,
             smpp,
-            script: simulator::Script::default(),
+            script: settings.simulator.clone(),
         };
         supervisor.start(Role::Simulator.name(), |shutdown| simulator::run(config, shutdown));
     }

@@ -106,7 +106,7 @@ impl Up {
         }
         for role in roles {
             match role {
-                Role::Simulator => roles::simulator(&mut listeners, &mut supervisor),
+                Role::Simulator => roles::simulator(settings, &mut listeners, &mut supervisor),
                 role => parts.start(role, settings, &mut listeners, &mut supervisor),
             }
         }

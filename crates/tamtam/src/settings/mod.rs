@@ -36,6 +36,7 @@ pub struct Settings {
     pub topics: Vec<TopicSettings>,
     pub stage: RunnerConfig,
     pub dispatcher: Dispatcher,
+    pub simulator: simulator::Script,
     pub drain: Duration,
     pub admin_key: Option<Secret>,
     pub log: Log,
@@ -260,6 +261,7 @@ fn read(layers: &mut Layers) -> Settings {
             batch_records: layers.number("dispatcher.batch_records", 1..=10_000) as usize,
             resend_transactional: layers.flag("dispatcher.resend_transactional"),
         },
+        simulator: script(layers),
         drain: stage.drain,
         admin_key: admin_key.map(Secret),
         log: Log {
@@ -271,6 +273,20 @@ fn read(layers: &mut Layers) -> Settings {
             sample: layers.ratio("telemetry.sample"),
         },
     }
+}
+
+/// The simulator's faults.
+fn script(layers: &mut Layers) -> simulator::Script {
+    let Some(path) = layers.text_option("simulator.script") else {
+        return simulator::Script::default();
+    };
+    let read = std::fs::read_to_string(&path)
+        .map_err(|error| error.to_string())
+        .and_then(|text| simulator::Script::parse(&text).map_err(|error| error.to_string()));
+    read.unwrap_or_else(|message| {
+        layers.refuse("simulator.script", format!("expected a script of faults: {message}"));
+        simulator::Script::default()
+    })
 }
 
 fn is_api_key(key: &str) -> bool {
