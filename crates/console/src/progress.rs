@@ -1,6 +1,6 @@
 //! A campaign's progress as a fragment, and the streams that keep it fresh.
 //!
-//! A stream renders again twice a second and sends only what differs from what it sent last, so an idle campaign costs
+//! A stream renders again every so often and sends only what differs from what it sent last, so an idle campaign costs
 //! one small query and no traffic. It ends when the server stops; the browser connects again by itself.
 
 use std::{convert::Infallible, time::Duration};
@@ -14,11 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::words::Language;
 
-const REFRESH: Duration = Duration::from_millis(500);
-
 /// `done` of `planned` in hundredths, for the bar.
 fn percent(part: i64, planned: i64) -> i64 {
-    if planned <= 0 { 0 } else { (part * 100).div_euclid(planned).clamp(0, 100) }
+    if planned <= 0 {
+        0
+    } else {
+        (part * 100).div_euclid(planned).clamp(0, 100)
+    }
 }
 
 /// The bar: sent, failed, and what will not be sent.
@@ -67,7 +69,11 @@ pub(crate) fn tiles(language: Language, campaign: &Campaign, counts: &Counts) ->
 }
 
 /// A stream of the event `progress`: what `render` gives, whenever it differs. `render` answers `None` at the end.
-pub(crate) fn stream<F, R>(stopping: CancellationToken, render: F) -> Sse<impl Stream<Item = Result<Event, Infallible>>>
+pub(crate) fn stream<F, R>(
+    stopping: CancellationToken,
+    every: Duration,
+    render: F,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>>
 where
     F: Fn() -> R + Send + 'static,
     R: Future<Output = Option<Markup>> + Send,
@@ -80,7 +86,11 @@ where
             let text = markup.into_string();
             if text != last {
                 // The page has gone when nobody receives.
-                if sender.send(Ok(Event::default().event("progress").data(&text))).await.is_err() {
+                if sender
+                    .send(Ok(Event::default().event("progress").data(&text)))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
                 last = text;
@@ -88,7 +98,7 @@ where
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = sender.closed() => return,
-                () = tokio::time::sleep(REFRESH) => {}
+                () = tokio::time::sleep(every) => {}
             }
         }
     });

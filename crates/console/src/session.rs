@@ -39,7 +39,11 @@ impl Sessions {
         let mut payload = until.to_be_bytes().to_vec();
         payload.extend_from_slice(key_hash);
         let signature = self.sign(&payload).finalize().into_bytes();
-        let value = format!("{}.{}", URL_SAFE_NO_PAD.encode(&payload), URL_SAFE_NO_PAD.encode(signature));
+        let value = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(&payload),
+            URL_SAFE_NO_PAD.encode(signature)
+        );
         cookie(NAME, &value, LASTS.as_secs(), secure)
     }
 

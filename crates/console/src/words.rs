@@ -202,7 +202,10 @@ mod tests {
 
     #[test]
     fn the_browsers_first_language_that_we_have_is_taken() {
-        assert_eq!(Language::accepted(Some("de-DE,de;q=0.9,en;q=0.8,fr;q=0.7")), Language::English);
+        assert_eq!(
+            Language::accepted(Some("de-DE,de;q=0.9,en;q=0.8,fr;q=0.7")),
+            Language::English
+        );
         assert_eq!(Language::accepted(Some("fr-RE")), Language::French);
         assert_eq!(Language::accepted(None), Language::French);
     }

@@ -1,5 +1,7 @@
 //! One campaign: live progress, pause, resume, cancel, and who did what.
 
+use std::time::Duration;
+
 use api::ApiError;
 use axum::{
     extract::{Path, State},
@@ -7,6 +9,7 @@ use axum::{
 };
 use domain::CampaignState;
 use maud::{Markup, html};
+use uuid::Uuid;
 
 use crate::{
     App, Visit,
@@ -14,8 +17,8 @@ use crate::{
     progress,
 };
 
-pub(crate) async fn page(State(app): State<App>, visit: Visit, Path(id): Path<String>) -> Response {
-    match body(&app, &visit, &id).await {
+pub(crate) async fn page(State(app): State<App>, visit: Visit, Path(id): Path<Uuid>) -> Response {
+    match body(&app, &visit, id).await {
         Ok((name, body)) => {
             layout::page(visit.language, visit.caller.as_ref(), Section::Home, &name, body).into_response()
         }
@@ -23,7 +26,7 @@ pub(crate) async fn page(State(app): State<App>, visit: Visit, Path(id): Path<St
     }
 }
 
-async fn body(app: &App, visit: &Visit, id: &str) -> Result<(String, Markup), ApiError> {
+async fn body(app: &App, visit: &Visit, id: Uuid) -> Result<(String, Markup), ApiError> {
     let (caller, words) = (visit.caller()?, visit.language.words());
     let status = app.api.campaign_status(caller, id).await?;
     let log = app.api.campaign_log(caller, id).await?;
@@ -53,21 +56,25 @@ async fn body(app: &App, visit: &Visit, id: &str) -> Result<(String, Markup), Ap
     Ok((campaign.name.clone(), body))
 }
 
-pub(crate) async fn events(State(app): State<App>, visit: Visit, Path(id): Path<String>) -> Response {
+pub(crate) async fn events(State(app): State<App>, visit: Visit, Path(id): Path<Uuid>) -> Response {
     let stopping = app.stopping.clone();
     let shared = std::sync::Arc::new((app, visit, id));
-    progress::stream(stopping, move || {
+    progress::stream(stopping, Duration::from_millis(500), move || {
         let shared = shared.clone();
         async move {
-            let (app, visit, id) = (&shared.0, &shared.1, &shared.2);
-            Some(live(app, visit, id).await.unwrap_or_else(|error| layout::error(&error.message)))
+            let (app, visit, id) = (&shared.0, &shared.1, shared.2);
+            Some(
+                live(app, visit, id)
+                    .await
+                    .unwrap_or_else(|error| layout::error(&error.message)),
+            )
         }
     })
     .into_response()
 }
 
 /// The part that changes: progress, and the buttons that its state allows.
-async fn live(app: &App, visit: &Visit, id: &str) -> Result<Markup, ApiError> {
+async fn live(app: &App, visit: &Visit, id: Uuid) -> Result<Markup, ApiError> {
     let words = visit.language.words();
     let status = app.api.campaign_status(visit.caller()?, id).await?;
     let state = status.campaign.state;
@@ -89,15 +96,15 @@ async fn live(app: &App, visit: &Visit, id: &str) -> Result<Markup, ApiError> {
     })
 }
 
-pub(crate) async fn act(State(app): State<App>, visit: Visit, Path((id, action)): Path<(String, String)>) -> Response {
+pub(crate) async fn act(State(app): State<App>, visit: Visit, Path((id, action)): Path<(Uuid, String)>) -> Response {
     let caller = match visit.caller() {
         Ok(caller) => caller,
         Err(error) => return visit.error(&error),
     };
     let done = match action.as_str() {
-        "pause" => app.api.campaign_pause(caller, &id).await,
-        "resume" => app.api.campaign_resume(caller, &id).await,
-        "cancel" => app.api.campaign_cancel(caller, &id).await,
+        "pause" => app.api.campaign_pause(caller, id).await,
+        "resume" => app.api.campaign_resume(caller, id).await,
+        "cancel" => app.api.campaign_cancel(caller, id).await,
         _ => Err(ApiError::not_found("action")),
     };
     match done {

@@ -1,5 +1,7 @@
 //! Home: what is being sent now, and the latest campaigns.
 
+use std::time::Duration;
+
 use api::ApiError;
 use axum::{
     extract::State,
@@ -13,7 +15,7 @@ use crate::{
     progress,
 };
 
-const SHOWN: i64 = 30;
+const SHOWN: i64 = 15;
 
 pub(crate) async fn page(State(app): State<App>, visit: Visit) -> Response {
     match list(&app, &visit).await {
@@ -33,17 +35,27 @@ pub(crate) async fn page(State(app): State<App>, visit: Visit) -> Response {
 pub(crate) async fn events(State(app): State<App>, visit: Visit) -> Response {
     let stopping = app.stopping.clone();
     let shared = std::sync::Arc::new((app, visit));
-    progress::stream(stopping, move || {
+    progress::stream(stopping, Duration::from_secs(2), move || {
         let shared = shared.clone();
         // A database that is away for a moment leaves the page as it is.
-        async move { Some(list(&shared.0, &shared.1).await.unwrap_or_else(|error| layout::error(&error.message))) }
+        async move {
+            Some(
+                list(&shared.0, &shared.1)
+                    .await
+                    .unwrap_or_else(|error| layout::error(&error.message)),
+            )
+        }
     })
     .into_response()
 }
 
 async fn list(app: &App, visit: &Visit) -> Result<Markup, ApiError> {
     let (language, words) = (visit.language, visit.language.words());
-    let campaigns = app.api.campaigns_list(visit.caller()?, None, SHOWN).await?;
+    let caller = visit.caller()?;
+    let mut campaigns = Vec::new();
+    for campaign in app.api.campaign_list(caller, None, SHOWN).await? {
+        campaigns.push(app.api.campaign_status(caller, campaign.id).await?);
+    }
     Ok(html! {
         @if campaigns.is_empty() {
             div.card { p.soft { (words.nothing_sent) } }

@@ -50,20 +50,37 @@ pub(crate) async fn sign_in(State(app): State<App>, visit: Visit, Form(form_data
     match app.api.key_verify(password).await {
         // `admin` is whoever holds an admin key; any other key signs in under its own name.
         Ok(caller) if caller.name == form_data.user || (form_data.user == "admin" && caller.role == Role::Admin) => {
-            let secure = visit.headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
-            let cookie = app.sessions.open(&api::keys::hash(password), app.api.clock.now(), secure);
-            (StatusCode::SEE_OTHER, [(header::SET_COOKIE, cookie), (header::LOCATION, "/".into())]).into_response()
+            let secure = visit
+                .headers
+                .get("x-forwarded-proto")
+                .is_some_and(|proto| proto == "https");
+            let cookie = app
+                .sessions
+                .open(&api::keys::hash(password), app.api.clock.now(), secure);
+            (
+                StatusCode::SEE_OTHER,
+                [(header::SET_COOKIE, cookie), (header::LOCATION, "/".into())],
+            )
+                .into_response()
         }
         Err(error) if error.kind == ErrorKind::Unavailable => {
             (StatusCode::SERVICE_UNAVAILABLE, form(&visit, Some(&error.message))).into_response()
         }
-        _ => (StatusCode::UNAUTHORIZED, form(&visit, Some(visit.language.words().wrong_password))).into_response(),
+        _ => (
+            StatusCode::UNAUTHORIZED,
+            form(&visit, Some(visit.language.words().wrong_password)),
+        )
+            .into_response(),
     }
 }
 
 pub(crate) async fn sign_out(State(app): State<App>) -> Response {
     let cookie = app.sessions.close();
-    (StatusCode::SEE_OTHER, [(header::SET_COOKIE, cookie), (header::LOCATION, "/sign-in".into())]).into_response()
+    (
+        StatusCode::SEE_OTHER,
+        [(header::SET_COOKIE, cookie), (header::LOCATION, "/sign-in".into())],
+    )
+        .into_response()
 }
 
 #[derive(Deserialize)]
@@ -79,7 +96,14 @@ pub(crate) async fn language(visit: Visit, Form(choice): Form<Choice>) -> Respon
         .get(header::REFERER)
         .and_then(|referer| referer.to_str().ok())
         .and_then(|referer| url::Url::parse(referer).ok())
-        .map_or_else(|| "/".to_owned(), |referer| format!("/{}", referer.path().trim_start_matches('/')));
+        .map_or_else(
+            || "/".to_owned(),
+            |referer| format!("/{}", referer.path().trim_start_matches('/')),
+        );
     let cookie = session::language_cookie(language.tag());
-    (StatusCode::SEE_OTHER, [(header::SET_COOKIE, cookie), (header::LOCATION, back)]).into_response()
+    (
+        StatusCode::SEE_OTHER,
+        [(header::SET_COOKIE, cookie), (header::LOCATION, back)],
+    )
+        .into_response()
 }

@@ -1,0 +1,223 @@
+//! The form: its fields, and what they mean.
+
+use api::ApiError;
+use domain::Class;
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use maud::{Markup, html};
+use resources::Template;
+use serde::Deserialize;
+
+use crate::words::Language;
+
+/// What is to be announced, as it was typed.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Announcement {
+    #[serde(default)]
+    pub(crate) name: String,
+    #[serde(default)]
+    expression: String,
+    #[serde(default)]
+    pub(crate) text: String,
+    #[serde(default)]
+    sender: String,
+    /// A checkbox: there when it is ticked.
+    smart: Option<String>,
+    /// `YYYY-MM-DDTHH:MM` in `zone`, as browsers send it.
+    #[serde(default)]
+    start: String,
+    #[serde(default)]
+    deadline: String,
+    #[serde(default)]
+    pub(crate) zone: String,
+}
+
+/// An announcement and the key of its summary.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Launch {
+    // Not flattened: a form's fields are all texts, which serde's flatten would have to guess from.
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    expression: String,
+    #[serde(default)]
+    text: String,
+    #[serde(default)]
+    sender: String,
+    smart: Option<String>,
+    #[serde(default)]
+    start: String,
+    #[serde(default)]
+    deadline: String,
+    #[serde(default)]
+    zone: String,
+    pub(crate) key: String,
+}
+
+impl Launch {
+    pub(crate) fn announcement(&self) -> Announcement {
+        Announcement {
+            name: self.name.clone(),
+            expression: self.expression.clone(),
+            text: self.text.clone(),
+            sender: self.sender.clone(),
+            smart: self.smart.clone(),
+            start: self.start.clone(),
+            deadline: self.deadline.clone(),
+            zone: self.zone.clone(),
+        }
+    }
+}
+
+impl Announcement {
+    pub(crate) fn expression(&self) -> &str {
+        self.expression.trim()
+    }
+
+    /// What can be told without asking anybody.
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
+        if self.name.trim().is_empty() || self.name.chars().count() > 200 {
+            return Err(ApiError::invalid(
+                "name",
+                "the campaign's name: expected 1 to 200 characters",
+            ));
+        }
+        self.template("check")?;
+        self.start()?;
+        self.deadline()?;
+        Ok(())
+    }
+
+    /// The text as a marketing template.
+    pub(crate) fn template(&self, name: &str) -> Result<Template, ApiError> {
+        let template = Template {
+            name: name.to_owned(),
+            class: Class::Marketing,
+            sender: self.sender.trim().to_owned(),
+            // Browsers end lines with CR LF; a line break costs one unit.
+            text: self.text.trim_end().replace("\r\n", "\n"),
+            smart: self.smart.is_some(),
+            language: None,
+            languages: Default::default(),
+            variants: Vec::new(),
+            validity: None,
+            max_parts: None,
+        };
+        let problems = resources::Resource::Template(template.clone()).check();
+        match problems.into_iter().next() {
+            Some(problem) => Err(ApiError::invalid(
+                problem.key,
+                format!("{}: {}", problem.key, problem.message),
+            )),
+            None => Ok(template),
+        }
+    }
+
+    pub(crate) fn start(&self) -> Result<Option<Timestamp>, ApiError> {
+        self.instant("start", &self.start)
+    }
+
+    pub(crate) fn deadline(&self) -> Result<Option<Timestamp>, ApiError> {
+        self.instant("deadline", &self.deadline)
+    }
+
+    fn instant(&self, field: &'static str, text: &str) -> Result<Option<Timestamp>, ApiError> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let zone = TimeZone::get(self.zone.trim())
+            .map_err(|_| ApiError::invalid("zone", "the time zone: expected an IANA zone such as `Indian/Reunion`"))?;
+        text.parse::<DateTime>()
+            .ok()
+            .and_then(|civil| zone.to_timestamp(civil).ok())
+            .map(Some)
+            .ok_or_else(|| ApiError::invalid(field, format!("{field}: expected a day and a time")))
+    }
+}
+
+/// The fields to type into.
+pub(crate) fn fields(language: Language, announcement: &Announcement) -> Markup {
+    let words = language.words();
+    html! {
+        label for="name" { (words.campaign_name) }
+        input id="name" name="name" value=(announcement.name) maxlength="200" required;
+        label for="expression" { (words.whom) " " small { (words.whom_hint) } }
+        textarea.code id="expression" name="expression" rows="3" spellcheck="false" { (announcement.expression) }
+        p.hint { (words.everybody_hint) }
+        label for="text" { (words.text) " " small { (words.text_hint) } }
+        textarea id="text" name="text" rows="4" required { (announcement.text) }
+        label { input.inline type="checkbox" name="smart" value="yes" checked[announcement.smart.is_some()]; " " span.plain-label { (words.smart) } }
+        label for="sender" { (words.sender) " " small { (words.sender_hint) } }
+        input id="sender" name="sender" value=(announcement.sender) maxlength="16" required;
+        label for="start" { (words.starts) " " small { (words.starts_hint) } }
+        input id="start" name="start" type="datetime-local" value=(announcement.start);
+        label for="deadline" { (words.deadline) " " small { (words.deadline_hint) } }
+        input id="deadline" name="deadline" type="datetime-local" value=(announcement.deadline);
+        label for="zone" { (words.zone) }
+        input id="zone" name="zone" value=(announcement.zone) spellcheck="false";
+    }
+}
+
+/// The same, carried by the summary.
+pub(crate) fn hidden(announcement: &Announcement) -> Markup {
+    html! {
+        @for (name, value) in [
+            ("name", &announcement.name),
+            ("expression", &announcement.expression),
+            ("text", &announcement.text),
+            ("sender", &announcement.sender),
+            ("start", &announcement.start),
+            ("deadline", &announcement.deadline),
+            ("zone", &announcement.zone),
+        ] {
+            input type="hidden" name=(name) value=(value);
+        }
+        @if announcement.smart.is_some() { input type="hidden" name="smart" value="yes"; }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announcement() -> Announcement {
+        Announcement {
+            name: "Soldes".into(),
+            text: "Bonjour\r\n-20%".into(),
+            sender: "BOUTIQUE".into(),
+            zone: "Indian/Reunion".into(),
+            ..Announcement::default()
+        }
+    }
+
+    #[test]
+    fn times_are_meant_in_the_zone() {
+        let announcement = Announcement {
+            deadline: "2026-12-01T18:00".into(),
+            ..announcement()
+        };
+        assert_eq!(
+            announcement.deadline().unwrap(),
+            Some("2026-12-01T14:00:00Z".parse().unwrap())
+        );
+        assert_eq!(announcement.start().unwrap(), None);
+        let wrong = Announcement {
+            zone: "Réunion".into(),
+            ..announcement
+        };
+        assert_eq!(wrong.deadline().unwrap_err().field.as_deref(), Some("zone"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_by_field() {
+        assert!(announcement().check().is_ok());
+        assert_eq!(announcement().template("x").unwrap().text, "Bonjour\n-20%");
+        let field = |change: fn(&mut Announcement)| {
+            let mut one = announcement();
+            change(&mut one);
+            one.check().unwrap_err().field.unwrap()
+        };
+        assert_eq!(field(|one| one.name.clear()), "name");
+        assert_eq!(field(|one| one.text.clear()), "text");
+        assert_eq!(field(|one| one.sender = "X".into()), "sender");
+    }
+}
