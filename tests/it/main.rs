@@ -3,9 +3,13 @@
 mod bus;
 mod bus_contract;
 mod bus_postgres;
+mod apply;
+mod dead_letters;
+mod http;
 mod support;
 
 mod store_migrations;
 mod cli;
 mod roles;
 mod settings;
+mod renderer;

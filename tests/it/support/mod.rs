@@ -4,4 +4,5 @@ pub mod bus;
 pub mod database;
 pub mod kafka;
 pub mod process;
+pub mod server;
 pub mod tamtam;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use api::{Api, Caller, Role};
-use bus::Log;
+use ::bus::Log;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use stage::Clock;

@@ -8,7 +8,7 @@
 
 // mod audience;
 mod audit;
-// mod campaigns;
+mod campaigns;
 // mod contacts;
 mod dead_letters;
 mod events;
@@ -19,7 +19,7 @@ mod messages;
 mod openapi;
 // mod preview;
 mod problem;
-// mod resources;
+mod resources;
 mod route;
 mod sms;
 mod topics;
@@ -105,9 +105,9 @@ fn routes() -> Routes {
     // let routes = contacts::add(routes);
     // let routes = audience::add(routes);
     // let routes = preview::add(routes);
-    // let routes = campaigns::add(routes);
+    let routes = campaigns::add(routes);
     let routes = messages::add(routes);
-    // let routes = resources::add(routes);
+    let routes = resources::add(routes);
     let routes = topics::add(routes);
     let routes = dead_letters::add(routes);
     let routes = audit::add(routes);
