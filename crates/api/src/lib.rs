@@ -20,7 +20,7 @@ pub mod import;
 pub mod keys;
 pub mod messages;
 pub mod messages_show;
-// pub mod preview;
+pub mod preview;
 pub mod resources;
 pub mod topics;
 pub mod trace;

@@ -5,16 +5,16 @@
 //! references are checked under one lock with what is there already, so that two applies at once cannot break each
 //! other's.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use domain::audience::Expression;
 use jiff::Timestamp;
 use resources::{Kind, Resource, ResourceError, Snapshot, Template, composer::Composer, parse_toml_with_lines};
 use serde_json::Value;
-use store::resources::{Applied, ResourceRow};
+use store::{
+    audience::Named,
+    resources::{Applied, ResourceRow},
+};
 
 use crate::{Api, ApiError, Caller, ErrorDetail, ErrorKind, Role};
 
@@ -183,7 +183,7 @@ impl Api {
 }
 
 /// The named audiences of a snapshot that parse.
-pub(crate) fn named(snapshot: &Snapshot) -> BTreeMap<String, Arc<Expression>> {
+pub(crate) fn named(snapshot: &Snapshot) -> Named {
     snapshot
         .audiences
         .iter()

@@ -17,7 +17,7 @@ mod keys;
 mod lines;
 mod messages;
 mod openapi;
-// mod preview;
+mod preview;
 mod problem;
 mod resources;
 mod route;
@@ -104,7 +104,7 @@ fn routes() -> Routes {
     let routes = events::add(routes);
     // let routes = contacts::add(routes);
     // let routes = audience::add(routes);
-    // let routes = preview::add(routes);
+    let routes = preview::add(routes);
     let routes = campaigns::add(routes);
     let routes = messages::add(routes);
     let routes = resources::add(routes);
