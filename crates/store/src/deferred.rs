@@ -3,9 +3,10 @@
 //! An id is deterministic, so that deferring twice is deferring once. A row leaves in the transaction of whoever took it,
 //! after its record is on the bus: a crash in between appends the record again, and its readers know it by its id.
 
-use domain::CampaignState;
-use events::{Header, Topic};
+use domain::{CampaignState, Reason};
+use events::{Envelope, Header, Job, Outbound, Record as _, Topic};
 use jiff::Timestamp;
+use serde_json::Map;
 use sqlx::Row;
 use uuid::Uuid;
 
@@ -118,9 +119,12 @@ impl Tx {
     /// Takes what is due, oldest first, out of the table; rows that another replica is taking are passed over. Append the
     /// records to the bus, then commit.
     pub async fn deferred_take_due(&mut self, now: Timestamp, limit: i64) -> Result<Vec<Deferred>, StoreError> {
+        // A topic that a newer version of ours defers for is left to it.
+        let topics: Vec<&str> = Topic::ALL.iter().map(|topic| topic.name()).collect();
         let rows = sqlx::query(
             "with due as (
-                 select id from deferred where due_at <= $1 order by due_at, id limit $2 for update skip locked
+                 select id from deferred where due_at <= $1 and topic = any($3)
+                 order by due_at, id limit $2 for update skip locked
              ), taken as (
                  delete from deferred d using due where d.id = due.id
                  returning d.id, d.due_at, d.campaign_id, d.topic, d.key, d.headers, d.value
@@ -129,6 +133,7 @@ impl Tx {
         )
         .bind(At(now))
         .bind(limit)
+        .bind(&topics)
         .fetch_all(&mut *self.inner)
         .await?;
         rows.iter().map(read).collect()
@@ -153,14 +158,94 @@ impl Tx {
         Ok(done.rows_affected())
     }
 
-    /// Forgets what waits for a contact that is erased.
-    pub async fn deferred_drop_contact(&mut self, contact_id: &str) -> Result<u64, StoreError> {
-        let done = sqlx::query("delete from deferred where key = $1")
-            .bind(contact_id)
-            .execute(&mut *self.inner)
-            .await?;
+    /// Moves waiting timers to where their triggers' waits put them now: `waits` are triggers by the prefix of their
+    /// timers' ids, each with its wait in seconds. Doing it twice moves nothing; the number of rows that moved.
+    pub async fn deferred_align_timers(&mut self, waits: &[(String, i64)]) -> Result<u64, StoreError> {
+        if waits.is_empty() {
+            return Ok(0);
+        }
+        let done = sqlx::query(
+            "with timers as (
+                 select d.id, (convert_from(d.value, 'UTF8')::jsonb->>'event_time')::timestamptz
+                              + make_interval(secs => w.seconds) as due_at
+                 from unnest($1::text[], $2::bigint[]) w (prefix, seconds)
+                 join deferred d on d.topic = $3 and d.due_at is not null and starts_with(d.id, w.prefix)
+             )
+             update deferred d set due_at = t.due_at from timers t where d.id = t.id and d.due_at <> t.due_at",
+        )
+        .bind(waits.iter().map(|(prefix, _)| prefix.as_str()).collect::<Vec<_>>())
+        .bind(waits.iter().map(|(_, seconds)| *seconds).collect::<Vec<_>>())
+        .bind(Topic::Events.name())
+        .execute(&mut *self.inner)
+        .await?;
         Ok(done.rows_affected())
     }
+
+    /// What waits for a contact that is erased: timers are forgotten; messages that are planned go back to the renderer at
+    /// once, without what they hold of the person, and come to be suppressed there, so that everything still adds up.
+    pub async fn deferred_drop_contact(&mut self, contact_id: &str) -> Result<u64, StoreError> {
+        let rows: Vec<(String, String, serde_json::Value, Vec<u8>)> =
+            sqlx::query_as("delete from deferred where key = $1 returning id, topic, headers, value")
+                .bind(contact_id)
+                .fetch_all(&mut *self.inner)
+                .await?;
+        let count = rows.len() as u64;
+        let jobs: Vec<Deferred> = rows
+            .into_iter()
+            .filter_map(|(id, topic, headers, value)| suppressed(id, &topic, headers, &value))
+            .collect();
+        self.deferred_put(&jobs).await?;
+        Ok(count)
+    }
+}
+
+/// A planned message of an erased contact as the job that suppresses it.
+fn suppressed(id: String, topic: &str, headers: serde_json::Value, value: &[u8]) -> Option<Deferred> {
+    let mut job = match Topic::by_name(topic)? {
+        Topic::Jobs => Job::from_bytes(Job::KIND, value).ok()?,
+        Topic::OutboundTransactional | Topic::OutboundBulk => {
+            let outbound = Outbound::from_bytes(Outbound::KIND, value).ok()?;
+            Job {
+                message_id: outbound.message_id,
+                contact_id: outbound.contact_id,
+                cause: outbound.cause,
+                template: outbound.template,
+                caused_at: outbound.caused_at,
+                planned_at: outbound.planned_at,
+                deadline: None,
+                event: Map::new(),
+                values: Map::new(),
+                deferrals: 0,
+                suppress: None,
+            }
+        }
+        _ => return None,
+    };
+    job.event.clear();
+    job.values.clear();
+    job.suppress = Some(Reason::UnknownContact);
+    let headers: Vec<Header> = serde_json::from_value(headers).unwrap_or_default();
+    let envelope = Envelope {
+        id: job.message_id.to_string(),
+        source: "tamtam".into(),
+        kind: Job::KIND.into(),
+        time: Some(job.planned_at),
+        subject: Some(job.contact_id.clone()),
+        traceparent: headers
+            .into_iter()
+            .find(|(name, _)| name == "traceparent")
+            .map(|(_, value)| value),
+    };
+    Some(Deferred {
+        id,
+        due_at: Some(Timestamp::UNIX_EPOCH),
+        parked: None,
+        campaign_id: None,
+        topic: Topic::Jobs,
+        key: job.contact_id.clone(),
+        headers: envelope.to_headers(),
+        value: job.to_bytes(),
+    })
 }
 
 impl Store {

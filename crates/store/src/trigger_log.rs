@@ -4,7 +4,7 @@
 //! delivered again is not decided again: what is written here is emitted again, whatever became of the trigger, the
 //! contact or the clock in between.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use domain::Reason;
 use jiff::Timestamp;
@@ -42,10 +42,10 @@ pub struct EventKey<'a> {
 }
 
 impl Tx {
-    /// Writes decisions; one that is there already stays.
-    pub async fn trigger_log_put(&mut self, firings: &[Firing]) -> Result<(), StoreError> {
+    /// Writes decisions; one that is there already stays. The answer says for each whether it is new.
+    pub async fn trigger_log_put(&mut self, firings: &[Firing]) -> Result<Vec<bool>, StoreError> {
         if firings.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let column = |of: fn(&Firing) -> &str| firings.iter().map(of).collect::<Vec<_>>();
         let caused: Vec<At> = firings.iter().map(|firing| At(firing.caused_at)).collect();
@@ -59,11 +59,14 @@ impl Tx {
             .iter()
             .map(|firing| firing.suppress.map(Reason::as_str))
             .collect();
-        sqlx::query(
+        // In key order, so that two of us wait for each other and do not deadlock.
+        let rows: Vec<(String, String, String, String)> = sqlx::query_as(
             "insert into trigger_log (contact_id, trigger, event_source, event_id, template, caused_at, planned_at, deadline, vars, suppress)
              select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
                                   $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::jsonb[], $10::text[])
-             on conflict do nothing",
+             order by 1, 2, 3, 4
+             on conflict do nothing
+             returning contact_id, trigger, event_source, event_id",
         )
         .bind(column(|firing| &firing.contact_id))
         .bind(column(|firing| &firing.trigger))
@@ -75,9 +78,18 @@ impl Tx {
         .bind(&deadlines)
         .bind(&vars)
         .bind(&suppress)
-        .execute(&mut *self.inner)
+        .fetch_all(&mut *self.inner)
         .await?;
-        Ok(())
+        let mut new: HashSet<(String, String, String, String)> = rows.into_iter().collect();
+        let key = |firing: &Firing| {
+            (
+                firing.contact_id.clone(),
+                firing.trigger.clone(),
+                firing.event_source.clone(),
+                firing.event_id.clone(),
+            )
+        };
+        Ok(firings.iter().map(|firing| new.remove(&key(firing))).collect())
     }
 
     /// What these events have started so far.

@@ -32,15 +32,25 @@ pub struct Chunk {
 #[derive(Debug)]
 pub struct Walk {
     pages: tokio::sync::mpsc::Receiver<Result<Vec<(String, Option<String>)>, StoreError>>,
+    over: bool,
 }
 
 impl Walk {
+    /// A walk over what comes through `pages`; an empty one is the end.
+    pub(crate) fn new(pages: tokio::sync::mpsc::Receiver<Result<Vec<(String, Option<String>)>, StoreError>>) -> Walk {
+        Walk { pages, over: false }
+    }
+
     /// The next page of (contact id, phone); empty at the end.
     pub async fn next_page(&mut self) -> Result<Vec<(String, Option<String>)>, StoreError> {
-        match self.pages.recv().await {
-            Some(page) => page,
-            None => Ok(Vec::new()),
+        if self.over {
+            return Ok(Vec::new());
         }
+        // The end is said, by an empty page: a walk that only stops was broken off, and somebody was left out.
+        let broken_off = || StoreError::Unavailable(sqlx::Error::WorkerCrashed);
+        let page = self.pages.recv().await.ok_or_else(broken_off)??;
+        self.over = page.is_empty();
+        Ok(page)
     }
 }
 

@@ -197,7 +197,8 @@ impl Tx {
         Ok(campaign)
     }
 
-    pub(crate) async fn campaign_note(
+    /// A line for the campaign's log.
+    pub async fn campaign_note(
         &mut self,
         id: Uuid,
         by: &str,

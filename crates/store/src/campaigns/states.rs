@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{COLUMNS, Campaign, CampaignError, read};
 use crate::{
-    StoreError, Tx,
+    Store, StoreError, Tx,
     deferred::park_key,
     time::{At, at},
 };
@@ -119,6 +119,17 @@ impl Tx {
         self.campaign_locked(id).await
     }
 
+    /// As [`Tx::campaign_locked`]; `None` where somebody else has it, or it is gone.
+    pub async fn campaign_try_lock(&mut self, id: Uuid) -> Result<Option<Campaign>, StoreError> {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "select {COLUMNS} from campaigns where id = $1 for update skip locked"
+        )))
+        .bind(id)
+        .fetch_optional(&mut *self.inner)
+        .await?;
+        row.as_ref().map(read).transpose()
+    }
+
     /// A recurring campaign's next time.
     pub async fn campaign_reschedule(&mut self, id: Uuid, next: Timestamp, now: Timestamp) -> Result<(), StoreError> {
         sqlx::query("update campaigns set at = $2, updated_at = $3 where id = $1")
@@ -141,20 +152,6 @@ impl Tx {
         Ok(read(&row.ok_or(CampaignError::NotFound)?)?)
     }
 
-    /// The scheduled campaigns whose time has come, locked; those that another replica is starting are passed over.
-    pub async fn campaigns_due(&mut self, now: Timestamp, limit: i64) -> Result<Vec<Campaign>, StoreError> {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "select {COLUMNS} from campaigns
-             where state = 'scheduled' and (at <= $1 or (at is null and recurring is not null))
-             order by at nulls first limit $2 for update skip locked"
-        )))
-        .bind(At(now))
-        .bind(limit)
-        .fetch_all(&mut *self.inner)
-        .await?;
-        rows.iter().map(read).collect()
-    }
-
     async fn campaign_move(&mut self, id: Uuid, state: CampaignState, now: Timestamp) -> Result<(), StoreError> {
         sqlx::query("update campaigns set state = $2, updated_at = $3 where id = $1")
             .bind(id)
@@ -170,6 +167,21 @@ impl Tx {
             true => Ok(()),
             false => Err(conflict(campaign, action)),
         }
+    }
+}
+
+impl Store {
+    /// The scheduled campaigns whose time has come (or that recur and have no next time yet). Whoever starts one locks it
+    /// and looks again.
+    pub async fn campaigns_due(&self, now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
+        Ok(sqlx::query_scalar(
+            "select id from campaigns
+             where state = 'scheduled' and (at <= $1 or (at is null and recurring is not null))
+             order by at nulls first limit 100",
+        )
+        .bind(At(now))
+        .fetch_all(&self.pool)
+        .await?)
     }
 }
 

@@ -1,0 +1,305 @@
+//! What a batch of events and timers leads to: which messages, and which waits.
+//!
+//! An event is decided on once, in the transaction that keeps it in the history; a timer in the one that writes its
+//! message down. What was decided before is read from the log and emitted again.
+//!
+//! A condition sees the contact as it is, and what it did up to the event: events that came later in the same batch are
+//! left out, so that a batch decides as single events would.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use domain::{
+    Contact,
+    audience::{Occurrence, Past},
+};
+use events::BusinessEvent;
+use jiff::Timestamp;
+use store::{
+    StoreError, Tx,
+    trigger_log::{EventKey, Firing},
+};
+
+use super::rules::{Rule, Rules};
+
+/// An event of the batch: just arrived, or remembered by a timer that fired.
+#[derive(Debug)]
+pub(super) struct Cause {
+    /// The place in the batch.
+    pub place: usize,
+    pub event: BusinessEvent,
+    /// The trigger whose wait is over.
+    pub timer: Option<String>,
+}
+
+/// What a cause leads to.
+#[derive(Debug, PartialEq)]
+pub(super) enum Decision {
+    /// A message, decided now or before.
+    Fire(Firing),
+    /// The trigger's wait begins, or goes on because it became longer.
+    Wait { trigger: String, due: Timestamp },
+}
+
+/// A trigger that a cause may start.
+struct Candidate<'a> {
+    cause: &'a Cause,
+    rule: &'a Arc<Rule>,
+}
+
+impl Candidate<'_> {
+    fn fires(&self) -> bool {
+        self.cause.timer.is_some() || !self.rule.waits()
+    }
+
+    fn pair(&self) -> (String, String) {
+        (self.cause.event.contact_id.clone(), self.rule.trigger.name.clone())
+    }
+}
+
+pub(super) fn key(event: &BusinessEvent) -> EventKey<'_> {
+    EventKey {
+        contact_id: &event.contact_id,
+        source: &event.source,
+        event_id: &event.id,
+    }
+}
+
+fn key_of(firing: &Firing) -> EventKey<'_> {
+    EventKey {
+        contact_id: &firing.contact_id,
+        source: &firing.event_source,
+        event_id: &firing.event_id,
+    }
+}
+
+/// Decides on all of them with a constant number of statements. The answers stand by the causes' places, in order.
+pub(super) async fn decide(
+    tx: &mut Tx,
+    rules: &Rules,
+    causes: &[Cause],
+    now: Timestamp,
+) -> Result<Vec<(usize, Decision)>, StoreError> {
+    let arrived: Vec<&Cause> = causes.iter().filter(|cause| cause.timer.is_none()).collect();
+    let events: Vec<BusinessEvent> = arrived.iter().map(|cause| cause.event.clone()).collect();
+    let new = tx.history_put(&events).await?;
+    let fresh: HashSet<usize> = arrived
+        .iter()
+        .zip(&new)
+        .filter(|(_, new)| **new)
+        .map(|(cause, _)| cause.place)
+        .collect();
+
+    // What was decided before: of events that are not new, and of timers.
+    let known = causes.iter().filter(|cause| !fresh.contains(&cause.place));
+    let mut asked: Vec<EventKey<'_>> = known.map(|cause| key(&cause.event)).collect();
+    asked.sort_unstable_by_key(|key| (key.contact_id, key.source, key.event_id));
+    asked.dedup();
+    let logged = tx.trigger_log_for(&asked).await?;
+    let mut before: HashMap<EventKey<'_>, Vec<&Firing>> = HashMap::new();
+    for firing in &logged {
+        before.entry(key_of(firing)).or_default().push(firing);
+    }
+
+    let mut decisions = Vec::new();
+    let mut candidates = Vec::new();
+    for cause in causes {
+        let event = &cause.event;
+        let logged = before.get(&key(event)).map_or(&[][..], Vec::as_slice);
+        match &cause.timer {
+            Some(name) => match logged.iter().find(|firing| firing.trigger == *name) {
+                Some(firing) => decisions.push((cause.place, Decision::Fire((*firing).clone()))),
+                // `takes` at the event's own time: the trigger is on, and the event lies in its dates.
+                None => match rules
+                    .named(name)
+                    .filter(|rule| rule.trigger.takes(event.time, event.time))
+                {
+                    // The wait became longer.
+                    Some(rule) if rule.due(event.time) > now => decisions.push((
+                        cause.place,
+                        Decision::Wait {
+                            trigger: name.clone(),
+                            due: rule.due(event.time),
+                        },
+                    )),
+                    Some(rule) => candidates.push(Candidate { cause, rule }),
+                    None => {}
+                },
+            },
+            None if fresh.contains(&cause.place) => {
+                let takes = rules
+                    .on(&event.kind)
+                    .iter()
+                    .filter(|rule| rule.trigger.takes(event.time, now));
+                candidates.extend(takes.map(|rule| Candidate { cause, rule }));
+            }
+            None => decisions.extend(
+                logged
+                    .iter()
+                    .map(|firing| (cause.place, Decision::Fire((*firing).clone()))),
+            ),
+        }
+    }
+    decided(tx, rules, causes, candidates, now, &mut decisions).await?;
+    decisions.sort_by_key(|(place, _)| *place);
+    Ok(decisions)
+}
+
+async fn decided(
+    tx: &mut Tx,
+    rules: &Rules,
+    causes: &[Cause],
+    candidates: Vec<Candidate<'_>>,
+    now: Timestamp,
+    decisions: &mut Vec<(usize, Decision)>,
+) -> Result<(), StoreError> {
+    let known = Known::load(tx, causes, &candidates).await?;
+    let passed: Vec<Candidate<'_>> = candidates
+        .into_iter()
+        .filter(|candidate| known.pass(rules, candidate, now))
+        .collect();
+
+    let limited = passed
+        .iter()
+        .filter(|candidate| candidate.fires() && candidate.rule.trigger.once_per.is_some());
+    let pairs: BTreeSet<(String, String)> = limited.map(Candidate::pair).collect();
+    let mut latest = tx.trigger_log_latest(&pairs.into_iter().collect::<Vec<_>>()).await?;
+
+    let mut firings = Vec::new();
+    let mut places = Vec::new();
+    for candidate in passed {
+        let Candidate { cause, rule } = candidate;
+        let (event, trigger) = (&cause.event, &rule.trigger);
+        if !candidate.fires() {
+            decisions.push((
+                cause.place,
+                Decision::Wait {
+                    trigger: trigger.name.clone(),
+                    due: rule.due(event.time),
+                },
+            ));
+            continue;
+        }
+        if let Some(period) = trigger.once_per {
+            let pair = candidate.pair();
+            let within = latest
+                .get(&pair)
+                .is_some_and(|last| now.duration_since(*last) < period.duration());
+            if within {
+                continue;
+            }
+            latest.insert(pair, now);
+        }
+        places.push(cause.place);
+        firings.push(Firing {
+            contact_id: event.contact_id.clone(),
+            trigger: trigger.name.clone(),
+            event_source: event.source.clone(),
+            event_id: event.id.clone(),
+            template: trigger.template.clone(),
+            caused_at: event.time,
+            planned_at: now,
+            deadline: rule.deadline(event.time),
+            vars: trigger.vars.clone().into_iter().collect(),
+            suppress: None,
+        });
+    }
+    let new = tx.trigger_log_put(&firings).await?;
+    // Only what is new is planned: somebody else's decision was counted by them.
+    let counts: Vec<(EventKey<'_>, i32)> = firings
+        .iter()
+        .zip(&new)
+        .filter(|(_, new)| **new)
+        .map(|(firing, _)| (key_of(firing), 1))
+        .collect();
+    tx.history_planned_add(&counts).await?;
+    decisions.extend(places.into_iter().zip(firings.into_iter().map(Decision::Fire)));
+    Ok(())
+}
+
+/// The contacts and histories that a batch's conditions look at.
+#[derive(Default)]
+struct Known<'a> {
+    contacts: HashMap<String, Contact>,
+    history: HashMap<String, Vec<BusinessEvent>>,
+    /// Where each event of the batch came.
+    places: HashMap<EventKey<'a>, usize>,
+}
+
+impl<'a> Known<'a> {
+    async fn load(tx: &mut Tx, causes: &'a [Cause], candidates: &[Candidate<'_>]) -> Result<Known<'a>, StoreError> {
+        let mut contacts = BTreeSet::new();
+        let mut types = BTreeSet::new();
+        let mut with_history = BTreeSet::new();
+        for candidate in candidates {
+            let fired = candidate.cause.timer.is_some();
+            if !candidate.rule.needs(fired) {
+                continue;
+            }
+            let contact = candidate.cause.event.contact_id.as_str();
+            contacts.insert(contact);
+            for kind in candidate.rule.types(fired) {
+                types.insert(kind);
+                with_history.insert(contact);
+            }
+        }
+        let as_list = |set: BTreeSet<_>| set.into_iter().collect::<Vec<&str>>();
+        let mut places = HashMap::new();
+        for cause in causes.iter().filter(|cause| cause.timer.is_none()) {
+            places.entry(key(&cause.event)).or_insert(cause.place);
+        }
+        Ok(Known {
+            contacts: tx.contacts_get(&as_list(contacts)).await?,
+            history: tx.history_for(&as_list(with_history), &as_list(types), None).await?,
+            places,
+        })
+    }
+
+    fn pass(&self, rules: &Rules, candidate: &Candidate<'_>, now: Timestamp) -> bool {
+        let Candidate { cause, rule } = candidate;
+        let fired = cause.timer.is_some();
+        if !rule.needs(fired) {
+            return true;
+        }
+        let event = &cause.event;
+        // Of a contact that is not known only the id is; its message comes to be suppressed, with that reason.
+        let unknown = Contact {
+            id: event.contact_id.clone(),
+            ..Contact::default()
+        };
+        let contact = self.contacts.get(&event.contact_id).unwrap_or(&unknown);
+        let past: Past<'_> = self
+            .history
+            .get(&event.contact_id)
+            .map_or(&[][..], Vec::as_slice)
+            .iter()
+            // A timer sees all that is known.
+            .filter(|other| fired || self.places.get(&key(other)).is_none_or(|place| *place <= cause.place))
+            .map(occurrence)
+            .collect();
+        if !rule.holds(contact, &past, event, rules.audiences(), now) {
+            return false;
+        }
+        if !fired {
+            return true;
+        }
+        let without: Past<'_> = past.occurrences.into_iter().filter(|other| !is(other, event)).collect();
+        !rule.is_unnecessary(&without, event, now)
+    }
+}
+
+fn occurrence(event: &BusinessEvent) -> Occurrence<'_> {
+    Occurrence {
+        kind: &event.kind,
+        source: &event.source,
+        id: &event.id,
+        time: event.time,
+        data: &event.data,
+    }
+}
+
+fn is(occurrence: &Occurrence<'_>, event: &BusinessEvent) -> bool {
+    occurrence.source == event.source && occurrence.id == event.id
+}

@@ -1,0 +1,206 @@
+//! The step on `events`.
+//!
+//! A batch is read, then changes of contacts are made in their order, then events and timers are decided on (`decide`) and
+//! what is decided is emitted: jobs, and waits as deferred timers. Each batch takes a constant number of statements,
+//! erasures apart.
+//!
+//! Delivered again, a batch changes nothing: contacts are as they were made, events are known, and what was decided is
+//! emitted again from the log, under the same ids.
+
+mod decide;
+mod item;
+mod rules;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use bus::{NewRecord, Partition};
+use decide::{Cause, Decision};
+use domain::{MessageId, contact::ContactChange, phone::PhoneKey};
+use events::{BusinessEvent, Envelope, Job, Record as _, Timer, Topic};
+use item::Item;
+use jiff::Timestamp;
+use rules::Rules;
+use stage::{Clock, Input, Live, Output, Step, StepError};
+use store::{Deferred, StoreError, Tx, trigger_log::Firing};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Segmenter {
+    live: Live,
+    clock: Clock,
+    phone_key: PhoneKey,
+    /// Compiled from the latest snapshot seen.
+    rules: Mutex<Option<Arc<Rules>>>,
+}
+
+impl Segmenter {
+    pub fn new(live: Live, clock: Clock, phone_key: PhoneKey) -> Segmenter {
+        Segmenter {
+            live,
+            clock,
+            phone_key,
+            rules: Mutex::new(None),
+        }
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        let snapshot = self.live.current();
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*rules {
+            Some(rules) if rules.version == snapshot.version => rules.clone(),
+            _ => {
+                let fresh = Arc::new(Rules::new(&snapshot));
+                *rules = Some(fresh.clone());
+                fresh
+            }
+        }
+    }
+
+    /// Changes of contacts, in their order: an erasure comes after the changes before it.
+    async fn change_contacts(&self, tx: &mut Tx, changes: Vec<ContactWork>, now: Timestamp) -> Result<(), StoreError> {
+        let mut waiting = Vec::new();
+        for change in changes {
+            match change {
+                ContactWork::Change(change) => waiting.push(change),
+                ContactWork::Erase(id) => {
+                    self.upsert(tx, &mut waiting, now).await?;
+                    tx.contact_erase(&id, &self.phone_key, now).await?;
+                }
+            }
+        }
+        self.upsert(tx, &mut waiting, now).await
+    }
+
+    async fn upsert(&self, tx: &mut Tx, changes: &mut Vec<ContactChange>, now: Timestamp) -> Result<(), StoreError> {
+        if !changes.is_empty() {
+            tx.contacts_upsert(changes, "events", "events", now).await?;
+            changes.clear();
+        }
+        Ok(())
+    }
+}
+
+enum ContactWork {
+    Change(ContactChange),
+    Erase(String),
+}
+
+#[async_trait]
+impl Step for Segmenter {
+    fn name(&self) -> &'static str {
+        "segmenter"
+    }
+
+    fn topics(&self) -> &'static [Topic] {
+        &[Topic::Events]
+    }
+
+    async fn run(&self, _partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
+        let now = item::micros(self.clock.now());
+        let rules = self.rules();
+        let policy = self.live.current().policy.clone();
+        let mut output = Output::default();
+        let mut contacts = Vec::new();
+        let mut causes = Vec::new();
+        for (place, input) in batch.iter().enumerate() {
+            match item::read(input, now, policy.default_region.as_deref()) {
+                Ok(Item::Event(event)) => causes.push(Cause {
+                    place,
+                    event,
+                    timer: None,
+                }),
+                Ok(Item::Timer(timer)) => causes.push(Cause {
+                    place,
+                    event: timer.event(),
+                    timer: Some(timer.trigger),
+                }),
+                Ok(Item::Changed(change)) => contacts.push(ContactWork::Change(*change)),
+                Ok(Item::Erased(id)) => contacts.push(ContactWork::Erase(id)),
+                Err(reason) => output.dead.push((input.offset, reason)),
+            }
+        }
+        self.change_contacts(tx, contacts, now).await?;
+
+        let decisions = decide::decide(tx, &rules, &causes, now).await?;
+        let by_place: HashMap<usize, &Cause> = causes.iter().map(|cause| (cause.place, cause)).collect();
+        let mut waits = Vec::new();
+        for (place, decision) in decisions {
+            let Some(cause) = by_place.get(&place) else { continue };
+            let trace = batch[place].envelope.traceparent.as_deref();
+            match decision {
+                Decision::Fire(firing) => output.emit.push(job(&firing, &cause.event, trace)),
+                Decision::Wait { trigger, due } => waits.push(wait(trigger, due, &cause.event, trace)),
+            }
+        }
+        tx.deferred_put(&waits).await?;
+        let jobs = output.emit.len() as u64;
+        metrics::counter!("tamtam_segmenter_jobs_total", "cause" => "trigger").increment(jobs);
+        Ok(output)
+    }
+}
+
+fn job(firing: &Firing, event: &BusinessEvent, trace: Option<&str>) -> NewRecord {
+    let cause = domain::Cause::Trigger {
+        trigger: firing.trigger.clone(),
+        event_source: firing.event_source.clone(),
+        event_id: firing.event_id.clone(),
+    };
+    let id = MessageId::derive(&cause, &firing.contact_id);
+    let job = Job {
+        message_id: id.0,
+        contact_id: firing.contact_id.clone(),
+        cause,
+        template: firing.template.clone(),
+        caused_at: firing.caused_at,
+        planned_at: firing.planned_at,
+        deadline: firing.deadline,
+        event: event.data.clone(),
+        values: firing.vars.clone(),
+        deferrals: 0,
+        suppress: firing.suppress,
+    };
+    NewRecord::wrap(
+        Topic::Jobs,
+        &firing.contact_id,
+        id.to_string(),
+        firing.planned_at,
+        trace,
+        &job,
+    )
+}
+
+/// The record that comes back onto `events` when the wait is over.
+fn wait(trigger: String, due: Timestamp, event: &BusinessEvent, trace: Option<&str>) -> Deferred {
+    let timer = Timer {
+        trigger,
+        contact_id: event.contact_id.clone(),
+        event_id: event.id.clone(),
+        event_source: event.source.clone(),
+        event_type: event.kind.clone(),
+        event_time: event.time,
+        data: event.data.clone(),
+    };
+    let id = timer.stable_id();
+    let envelope = Envelope {
+        id: id.clone(),
+        source: "tamtam".into(),
+        kind: Timer::KIND.into(),
+        time: Some(due),
+        subject: Some(event.contact_id.clone()),
+        traceparent: trace.map(str::to_owned),
+    };
+    Deferred {
+        id,
+        due_at: Some(due),
+        parked: None,
+        campaign_id: None,
+        topic: Topic::Events,
+        key: event.contact_id.clone(),
+        headers: envelope.to_headers(),
+        value: timer.to_bytes(),
+    }
+}
