@@ -204,13 +204,7 @@ impl Cluster {
             server.push_str(&format!(" -c {setting}"));
         }
         let log = format!("--log={}", self.directory.join("postgresql.log").display());
-        let arguments = [
-            "start",
-            "--wait",
-            "--timeout=60",
-            &log,
-            &format!("--options={server}"),
-        ];
+        let arguments = ["start", "--wait", "--timeout=60", &log, &format!("--options={server}")];
         self.program("pg_ctl", arguments)?;
         self.running = true;
         Ok(())
