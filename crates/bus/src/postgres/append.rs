@@ -13,8 +13,8 @@ use super::catalog::Catalog;
 use crate::{BusError, NewRecord, check_size, partition_for};
 
 /// So that a statement stays far below PostgreSQL's limit of 1 GB a message.
-const STATEMENT_BYTES: usize = 32 << 20;
-const STATEMENT_RECORDS: usize = 10_000;
+pub(super) const STATEMENT_BYTES: usize = 32 << 20;
+pub(super) const STATEMENT_RECORDS: usize = 10_000;
 
 /// A batch as `log.append` takes it, borrowed from the records.
 #[derive(Default)]

@@ -16,6 +16,7 @@ mod reading;
 mod session;
 mod share;
 mod wake;
+mod writer;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -26,7 +27,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     Bounds, BusError, Consumer, Lag, Log, NewRecord, Partition, PostgresConfig, ReadLimits, StoredRecord,
-    TopicSettings, TransactionalLog,
+    TopicSettings, TransactionalLog, check_size,
 };
 pub use maintain::maintain;
 
@@ -42,14 +43,16 @@ pub(crate) struct PostgresLog {
 #[derive(Debug)]
 struct Shared {
     pool: PgPool,
-    catalog: catalog::Catalog,
+    catalog: Arc<catalog::Catalog>,
     wake: Arc<wake::Wake>,
+    writer: writer::Writer,
     _tasks: DropGuard,
 }
 
 pub(crate) fn open(config: PostgresConfig) -> PostgresLog {
     let pool = config.pool;
     let wake = wake::Wake::new();
+    let catalog = Arc::new(catalog::Catalog::new(pool.clone()));
     let ended = CancellationToken::new();
     let background = |task: futures::future::BoxFuture<'static, ()>| {
         let ended = ended.clone();
@@ -60,7 +63,8 @@ pub(crate) fn open(config: PostgresConfig) -> PostgresLog {
     background(Box::pin(maintain::keep(pool.clone())));
     PostgresLog {
         shared: Arc::new(Shared {
-            catalog: catalog::Catalog::new(pool.clone()),
+            writer: writer::Writer::start(pool.clone(), catalog.clone(), wake.clone()),
+            catalog,
             pool,
             wake,
             _tasks: ended.drop_guard(),
@@ -87,15 +91,11 @@ impl Log for PostgresLog {
         if records.is_empty() {
             return Ok(());
         }
-        let shared = self.shared.clone();
-        uncancelled(async move {
-            let mut connection = shared.pool.acquire().await.map_err(BusError::Postgres)?;
-            let done = append::append(&shared.catalog, &mut connection, &records).await;
-            // After an error the first statements of several may have been committed.
-            shared.wake.appended(&append::topics_of(&records));
-            done
-        })
-        .await
+        // All are checked before any is written.
+        for record in &records {
+            check_size(record)?;
+        }
+        self.shared.writer.append(records).await
     }
 
     async fn subscribe(&self, group: &str, topics: &[Topic]) -> Result<Box<dyn Consumer>, BusError> {
