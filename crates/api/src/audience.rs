@@ -1,1 +1,157 @@
-//! Counting, explaining and listing an audience.
+//! Audiences: how many an expression matches, who they are, and why.
+
+use std::sync::Arc;
+
+use domain::{
+    Contact,
+    audience::{Explained, Expression, Occurrence, Past},
+};
+use resources::Snapshot;
+use store::audience::Named;
+
+use crate::{
+    Api, ApiError, Caller, Role,
+    resources::{named, parse_condition},
+};
+
+/// Contacts in one page.
+pub const MAX_PAGE: i64 = 1_000;
+/// Clauses that are counted one by one; the rest is counted as one.
+const MAX_CLAUSES: usize = 20;
+
+/// How an expression comes to its contacts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AudienceExplanation {
+    /// The expression as it is understood.
+    pub expression: String,
+    /// All contacts that there are.
+    pub contacts: i64,
+    /// Those that match.
+    pub count: i64,
+    pub clauses: Vec<ClauseCount>,
+    /// What is probably a mistake.
+    pub hints: Vec<String>,
+    /// Clause by clause why one contact is in or out, if one was asked for.
+    pub contact: Option<Explained>,
+}
+
+/// One of the conditions that must all hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClauseCount {
+    pub clause: String,
+    /// How many contacts it matches by itself.
+    pub alone: i64,
+    /// How many it and those before it leave.
+    pub left: i64,
+}
+
+impl Api {
+    /// How many contacts match.
+    pub async fn audience_count(&self, caller: &Caller, text: &str) -> Result<i64, ApiError> {
+        caller.require(&[Role::Campaigns, Role::Read])?;
+        let (expression, named) = self.audience(text).await?;
+        Ok(self.store.audience_count(&expression, &named, self.clock.now()).await?)
+    }
+
+    /// The contacts that match and come after the id `after`, in id order.
+    pub async fn audience_list(
+        &self,
+        caller: &Caller,
+        text: &str,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<Contact>, ApiError> {
+        caller.require(&[Role::Campaigns, Role::Read])?;
+        if !(1..=MAX_PAGE).contains(&limit) {
+            return Err(ApiError::invalid("limit", format!("expected 1 to {MAX_PAGE}")));
+        }
+        let (expression, named) = self.audience(text).await?;
+        let now = self.clock.now();
+        Ok(self.store.audience_page(&expression, &named, after, limit, now).await?)
+    }
+
+    /// How many contacts each clause leaves, and why `contact` is in or out.
+    pub async fn audience_explain(
+        &self,
+        caller: &Caller,
+        text: &str,
+        contact: Option<&str>,
+    ) -> Result<AudienceExplanation, ApiError> {
+        caller.require(&[Role::Campaigns, Role::Read])?;
+        let (expression, named) = self.audience(text).await?;
+        let contact = match contact {
+            Some(id) => Some(self.explain_contact(&expression, &named, id).await?),
+            None => None,
+        };
+        let now = self.clock.now();
+        let mut parts = expression.clauses();
+        if parts.len() > MAX_CLAUSES {
+            let rest = parts.split_off(MAX_CLAUSES - 1);
+            parts.extend(Expression::all(&rest));
+        }
+        let mut clauses: Vec<ClauseCount> = Vec::with_capacity(parts.len());
+        for (place, part) in parts.iter().enumerate() {
+            let alone = self.store.audience_count(part, &named, now).await?;
+            let left = match Expression::all(&parts[..=place]) {
+                Some(so_far) if place > 0 => self.store.audience_count(&so_far, &named, now).await?,
+                _ => alone,
+            };
+            let clause = part.to_string();
+            clauses.push(ClauseCount { clause, alone, left });
+        }
+        Ok(AudienceExplanation {
+            contacts: self.store.contacts_count().await?,
+            count: clauses.last().map_or(0, |last| last.left),
+            hints: self.hints(&expression).await?,
+            expression: expression.to_string(),
+            clauses,
+            contact,
+        })
+    }
+
+    async fn explain_contact(&self, expression: &Expression, named: &Named, id: &str) -> Result<Explained, ApiError> {
+        let audiences = |name: &str| named.get(name).map(Arc::clone);
+        let types = expression.did_types_with(&audiences);
+        let types: Vec<&str> = types.iter().map(String::as_str).collect();
+        let mut tx = self.store.begin().await?;
+        let contact = tx.contacts_get(&[id]).await?.remove(id);
+        let contact = contact.ok_or_else(|| ApiError::not_found("contact").at("contact"))?;
+        let events = tx
+            .history_for(&[id], &types, None)
+            .await?
+            .remove(id)
+            .unwrap_or_default();
+        let past: Past<'_> = events
+            .iter()
+            .map(|event| Occurrence {
+                kind: &event.kind,
+                source: &event.source,
+                id: &event.id,
+                time: event.time,
+                data: &event.data,
+            })
+            .collect();
+        Ok(expression.explain(&contact, &past, None, &audiences, self.clock.now()))
+    }
+
+    /// Names that no contact has, with what was probably meant.
+    async fn hints(&self, expression: &Expression) -> Result<Vec<String>, ApiError> {
+        let names: Vec<String> = expression.attributes().into_iter().collect();
+        let near = expression.near_misses();
+        let unknown = self.store.attributes_unknown(&names).await?;
+        Ok(unknown
+            .into_iter()
+            .map(|name| match near.iter().find(|(missed, _)| *missed == name) {
+                Some((_, field)) => format!("no contact has `{name}`; did you mean `{field}`?"),
+                None => format!("no contact has `{name}`"),
+            })
+            .collect())
+    }
+
+    /// An expression and the audiences that it may name.
+    async fn audience(&self, text: &str) -> Result<(Expression, Named), ApiError> {
+        let snapshot: Snapshot = self.snapshot().await?;
+        let expression = parse_condition(text, &snapshot).map_err(|message| ApiError::invalid("where", message))?;
+        Ok((expression, named(&snapshot)))
+    }
+}

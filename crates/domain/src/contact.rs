@@ -1,10 +1,14 @@
-//! A person who can be written to, as the internal system knows them.
+//! A person who can be written to, as the internal system knows them, and how they change.
 
 use std::collections::BTreeMap;
 
 use jiff::{Timestamp, civil::Date};
 
 use crate::Phone;
+
+mod change;
+
+pub use change::{ContactChange, FieldError, MAX_ATTRIBUTES, check_id};
 
 /// A contact. The named fields are the ones that policy and templates rely on; any further ones are `attributes`.
 ///

@@ -40,6 +40,11 @@ impl Phone {
         Ok(Phone(number.format().mode(phonenumber::Mode::E164).to_string()))
     }
 
+    /// Whether this is a region that numbers can belong to.
+    pub fn knows_region(region: &str) -> bool {
+        region.parse::<phonenumber::country::Id>().is_ok()
+    }
+
     /// Takes a number that was already checked, as the store gives it back.
     pub fn from_e164(e164: impl Into<String>) -> Phone {
         Phone(e164.into())

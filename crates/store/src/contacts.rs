@@ -4,44 +4,18 @@
 //! that differ are written, so the same change again writes nothing. A change of consent is written to the consent log
 //! with who recorded it (GDPR art. 7.1).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+pub use domain::contact::ContactChange;
 use domain::{Consent, Contact, Phone, phone::PhoneKey};
-use jiff::{Timestamp, civil::Date};
-use serde_json::{Map, Value};
-use sqlx::{Row, postgres::PgRow};
+use jiff::Timestamp;
+use serde_json::Value;
+use sqlx::{Row, postgres::PgRow, types::Json};
 
 use crate::{
     Store, StoreError, Tx,
     time::{At, Day, at},
 };
-
-/// What changes about a contact. `None`: stays as it is; `Some(None)`: unset.
-#[derive(Clone, PartialEq, Default)]
-pub struct ContactChange {
-    pub id: String,
-    pub phone: Option<Option<Phone>>,
-    pub first_name: Option<Option<String>>,
-    pub last_name: Option<Option<String>>,
-    pub gender: Option<Option<String>>,
-    pub birth_date: Option<Option<Date>>,
-    pub city: Option<Option<String>>,
-    pub region: Option<Option<String>>,
-    pub postal_code: Option<Option<String>>,
-    pub language: Option<Option<String>>,
-    pub time_zone: Option<Option<String>>,
-    pub marketing_consent: Option<Consent>,
-    /// JSON scalars; null unsets.
-    pub attributes: BTreeMap<String, Value>,
-}
-
-impl std::fmt::Debug for ContactChange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ContactChange")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
-}
 
 /// What a change came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,39 +23,6 @@ pub enum Change {
     Created,
     Updated,
     Unchanged,
-}
-
-impl ContactChange {
-    /// Makes the change to a contact as it is.
-    pub fn merge(&self, contact: &mut Contact) {
-        fn set<T: Clone>(field: &mut Option<T>, change: &Option<Option<T>>) {
-            if let Some(value) = change {
-                field.clone_from(value);
-            }
-        }
-        contact.id.clone_from(&self.id);
-        set(&mut contact.phone, &self.phone);
-        set(&mut contact.first_name, &self.first_name);
-        set(&mut contact.last_name, &self.last_name);
-        set(&mut contact.gender, &self.gender);
-        set(&mut contact.birth_date, &self.birth_date);
-        set(&mut contact.city, &self.city);
-        set(&mut contact.region, &self.region);
-        set(&mut contact.postal_code, &self.postal_code);
-        set(&mut contact.language, &self.language);
-        set(&mut contact.time_zone, &self.time_zone);
-        match (self.marketing_consent, contact.marketing_consent) {
-            // "Yes" again, without a date, does not forget the date that is known.
-            (Some(Consent::Given(None)), Consent::Given(Some(_))) | (None, _) => {}
-            (Some(consent), _) => contact.marketing_consent = consent,
-        }
-        for (name, value) in &self.attributes {
-            match value {
-                Value::Null => contact.attributes.remove(name),
-                value => contact.attributes.insert(name.clone(), value.clone()),
-            };
-        }
-    }
 }
 
 pub(crate) const COLUMNS: &str =
@@ -97,6 +38,13 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         row.as_ref().map(read).transpose()
+    }
+
+    /// All contacts that there are.
+    pub async fn contacts_count(&self) -> Result<i64, StoreError> {
+        Ok(sqlx::query_scalar("select count(*) from contacts")
+            .fetch_one(&self.pool)
+            .await?)
     }
 }
 
@@ -138,83 +86,107 @@ impl Tx {
         ids.dedup();
         // Locked in id order, so that two batches wait for each other and do not deadlock.
         let mut before = self.contacts_select(&ids, "order by id for update").await?;
-        let missing: Vec<&str> = ids.iter().copied().filter(|id| !before.contains_key(*id)).collect();
-        let mut created: HashMap<&str, bool> = HashMap::new();
-        if !missing.is_empty() {
-            // The empty row is ours from here on; somebody else's, made in between, is waited for and then read.
-            let made: Vec<String> = sqlx::query_scalar(
-                "insert into contacts (id, created_at, updated_at)
-                 select id, $2, $2 from unnest($1::text[]) as m (id) order by id
-                 on conflict (id) do nothing returning id",
-            )
-            .bind(&missing)
-            .bind(At(now))
-            .fetch_all(&mut *self.inner)
-            .await?;
-            let made: std::collections::HashSet<String> = made.into_iter().collect();
-            let theirs: Vec<&str> = missing.iter().copied().filter(|id| !made.contains(*id)).collect();
+        let (mut answers, mut after) = merge(changes, &before);
+        let made = self.contacts_insert(&new(&after, &before), now).await?;
+        let theirs: Vec<&str> = after
+            .keys()
+            .copied()
+            .filter(|id| !before.contains_key(*id) && !made.contains(*id))
+            .collect();
+        if !theirs.is_empty() {
+            // Somebody else made these in between: the changes are made to what they wrote.
             before.extend(self.contacts_select(&theirs, "order by id for update").await?);
-            created.extend(missing.iter().map(|id| (*id, made.contains(*id))));
-        }
-        let mut after: HashMap<&str, Contact> = HashMap::new();
-        let mut answers = Vec::with_capacity(changes.len());
-        for change in changes {
-            let id = change.id.as_str();
-            let known = after.get(id).or_else(|| before.get(id));
-            let mut contact = known.cloned().unwrap_or_default();
-            change.merge(&mut contact);
-            answers.push(match known {
-                _ if created.remove(id) == Some(true) => Change::Created,
-                Some(known) if *known == contact => Change::Unchanged,
-                _ => Change::Updated,
-            });
-            after.insert(id, contact);
+            (answers, after) = merge(changes, &before);
         }
         let mut written: Vec<&Contact> = after
             .values()
-            .filter(|contact| before.get(&contact.id) != Some(*contact))
+            .filter(|contact| before.get(&contact.id).is_some_and(|known| known != *contact))
             .collect();
         written.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         self.contacts_write(&written, now).await?;
+        written.extend(new(&after, &before));
         let consents: Vec<&Contact> = written
             .into_iter()
             .filter(|contact| {
                 let was = before
                     .get(&contact.id)
                     .map_or(Consent::Unset, |known| known.marketing_consent);
-                contact.marketing_consent != was && contact.marketing_consent != Consent::Unset
+                let is = contact.marketing_consent;
+                is != was && (is != Consent::Unset || was.is_given())
             })
             .collect();
         self.consents_log(&consents, by, source, now).await?;
         Ok(answers)
     }
 
+    /// Inserts contacts, in id order; which of them were not there.
+    async fn contacts_insert(&mut self, contacts: &[&Contact], now: Timestamp) -> Result<HashSet<String>, StoreError> {
+        if contacts.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let statement = sqlx::query(
+            "insert into contacts (id, phone, first_name, last_name, gender, birth_date, city, region, postal_code, language,
+                 time_zone, marketing_consent, consent_at, attributes, created_at, updated_at)
+             select n.*, $15, $15
+             from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::date[], $7::text[], $8::text[],
+                         $9::text[], $10::text[], $11::text[], $12::boolean[], $13::timestamptz[], $14::jsonb[]) as n (id)
+             order by n.id
+             on conflict (id) do nothing returning id",
+        );
+        let rows = columns(statement, contacts)
+            .bind(At(now))
+            .fetch_all(&mut *self.inner)
+            .await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// Takes back consent that a change gives to a phone which was shut off: an opt-out outlives its contact's data, and no
+    /// import undoes it. How many were taken back.
+    pub async fn contacts_keep_opt_outs(
+        &mut self,
+        changes: &mut [ContactChange],
+        key: &PhoneKey,
+    ) -> Result<usize, StoreError> {
+        let gives = |change: &ContactChange| change.marketing_consent.is_some_and(Consent::is_given);
+        // A change that gives consent without naming a phone is about the phone that is known.
+        let unnamed: Vec<&str> = changes
+            .iter()
+            .filter(|change| gives(change) && change.phone.is_none())
+            .map(|change| change.id.as_str())
+            .collect();
+        let known: HashMap<String, Phone> = self
+            .contacts_get(&unnamed)
+            .await?
+            .into_iter()
+            .filter_map(|(id, contact)| Some((id, contact.phone?)))
+            .collect();
+        let hashes: Vec<Option<Vec<u8>>> = changes
+            .iter()
+            .map(|change| {
+                let phone = match &change.phone {
+                    Some(phone) => phone.as_ref(),
+                    None => known.get(&change.id),
+                };
+                phone.filter(|_| gives(change)).map(|phone| key.hash(phone))
+            })
+            .collect();
+        let wanted: Vec<Vec<u8>> = hashes.iter().flatten().cloned().collect();
+        let shut_off = self.suppressions_get(&wanted).await?;
+        let mut taken_back = 0;
+        for (change, hash) in changes.iter_mut().zip(hashes) {
+            if hash.is_some_and(|hash| shut_off.contains_key(&hash)) {
+                change.marketing_consent = Some(Consent::No);
+                taken_back += 1;
+            }
+        }
+        Ok(taken_back)
+    }
+
     async fn contacts_write(&mut self, contacts: &[&Contact], now: Timestamp) -> Result<(), StoreError> {
         if contacts.is_empty() {
             return Ok(());
         }
-        let text = |of: fn(&Contact) -> &Option<String>| {
-            contacts
-                .iter()
-                .map(|contact| of(contact).as_deref())
-                .collect::<Vec<_>>()
-        };
-        let consents: Vec<Option<bool>> = contacts
-            .iter()
-            .map(|contact| match contact.marketing_consent {
-                Consent::Unset => None,
-                Consent::No => Some(false),
-                Consent::Given(_) => Some(true),
-            })
-            .collect();
-        let consent_times: Vec<Option<At>> = contacts
-            .iter()
-            .map(|contact| match contact.marketing_consent {
-                Consent::Given(time) => at(time),
-                Consent::Unset | Consent::No => None,
-            })
-            .collect();
-        sqlx::query(
+        let statement = sqlx::query(
             "update contacts c set phone = n.phone, first_name = n.first_name, last_name = n.last_name, gender = n.gender,
                  birth_date = n.birth_date, city = n.city, region = n.region, postal_code = n.postal_code,
                  language = n.language, time_zone = n.time_zone, marketing_consent = n.marketing_consent,
@@ -224,29 +196,11 @@ impl Tx {
                   as n (id, phone, first_name, last_name, gender, birth_date, city, region, postal_code, language,
                         time_zone, marketing_consent, consent_at, attributes)
              where c.id = n.id",
-        )
-        .bind(contacts.iter().map(|contact| contact.id.as_str()).collect::<Vec<_>>())
-        .bind(contacts.iter().map(|contact| contact.phone.as_ref().map(Phone::e164)).collect::<Vec<_>>())
-        .bind(text(|contact| &contact.first_name))
-        .bind(text(|contact| &contact.last_name))
-        .bind(text(|contact| &contact.gender))
-        .bind(contacts.iter().map(|contact| contact.birth_date.map(Day)).collect::<Vec<_>>())
-        .bind(text(|contact| &contact.city))
-        .bind(text(|contact| &contact.region))
-        .bind(text(|contact| &contact.postal_code))
-        .bind(text(|contact| &contact.language))
-        .bind(text(|contact| &contact.time_zone))
-        .bind(&consents)
-        .bind(&consent_times)
-        .bind(
-            contacts
-                .iter()
-                .map(|contact| Value::Object(contact.attributes.clone().into_iter().collect::<Map<_, _>>()))
-                .collect::<Vec<_>>(),
-        )
-        .bind(At(now))
-        .execute(&mut *self.inner)
-        .await?;
+        );
+        columns(statement, contacts)
+            .bind(At(now))
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
@@ -307,6 +261,83 @@ impl Tx {
         self.deferred_drop_contact(id).await?;
         Ok(known.is_some())
     }
+}
+
+type Statement<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+/// Binds $1 to $14: an array a column.
+fn columns<'q>(statement: Statement<'q>, contacts: &[&Contact]) -> Statement<'q> {
+    let text = |of: fn(&Contact) -> Option<&str>| contacts.iter().map(|contact| of(contact)).collect::<Vec<_>>();
+    let consents: Vec<Option<bool>> = contacts
+        .iter()
+        .map(|contact| match contact.marketing_consent {
+            Consent::Unset => None,
+            Consent::No => Some(false),
+            Consent::Given(_) => Some(true),
+        })
+        .collect();
+    let consent_times: Vec<Option<At>> = contacts
+        .iter()
+        .map(|contact| match contact.marketing_consent {
+            Consent::Given(time) => at(time),
+            Consent::Unset | Consent::No => None,
+        })
+        .collect();
+    let attributes: Vec<Json<&BTreeMap<String, Value>>> =
+        contacts.iter().map(|contact| Json(&contact.attributes)).collect();
+    statement
+        .bind(text(|contact| Some(&contact.id)))
+        .bind(text(|contact| contact.phone.as_ref().map(Phone::e164)))
+        .bind(text(|contact| contact.first_name.as_deref()))
+        .bind(text(|contact| contact.last_name.as_deref()))
+        .bind(text(|contact| contact.gender.as_deref()))
+        .bind(
+            contacts
+                .iter()
+                .map(|contact| contact.birth_date.map(Day))
+                .collect::<Vec<_>>(),
+        )
+        .bind(text(|contact| contact.city.as_deref()))
+        .bind(text(|contact| contact.region.as_deref()))
+        .bind(text(|contact| contact.postal_code.as_deref()))
+        .bind(text(|contact| contact.language.as_deref()))
+        .bind(text(|contact| contact.time_zone.as_deref()))
+        .bind(consents)
+        .bind(consent_times)
+        .bind(attributes)
+}
+
+/// Makes the changes in their order: what each comes to, and the contacts after all of them.
+fn merge<'a>(
+    changes: &'a [ContactChange],
+    before: &HashMap<String, Contact>,
+) -> (Vec<Change>, HashMap<&'a str, Contact>) {
+    let mut after: HashMap<&str, Contact> = HashMap::with_capacity(changes.len());
+    let answers = changes
+        .iter()
+        .map(|change| {
+            let id = change.id.as_str();
+            let known = after.get(id).or_else(|| before.get(id));
+            let mut contact = known.cloned().unwrap_or_default();
+            change.merge(&mut contact);
+            let answer = match known {
+                None => Change::Created,
+                Some(known) if *known == contact => Change::Unchanged,
+                Some(_) => Change::Updated,
+            };
+            after.insert(id, contact);
+            answer
+        })
+        .collect();
+    (answers, after)
+}
+
+/// Those that are not known yet.
+fn new<'a>(after: &'a HashMap<&str, Contact>, before: &HashMap<String, Contact>) -> Vec<&'a Contact> {
+    after
+        .values()
+        .filter(|contact| !before.contains_key(&contact.id))
+        .collect()
 }
 
 pub(crate) fn read(row: &PgRow) -> Result<Contact, StoreError> {

@@ -107,7 +107,7 @@ pub(super) fn find<'a>(data: &'a Map<String, Value>, path: &Path) -> Option<&'a 
 }
 
 /// A date as texts are compared with it.
-pub(super) fn iso(date: Date) -> String {
+pub fn iso(date: Date) -> String {
     if date.year() < 1 {
         return "0000-01-01".to_owned();
     }

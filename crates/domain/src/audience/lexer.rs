@@ -271,7 +271,7 @@ impl Lexer {
 }
 
 /// `YYYY-MM-DD` of the years 1 to 9999.
-pub(super) fn read_date(text: &str) -> Option<Date> {
+pub(crate) fn read_date(text: &str) -> Option<Date> {
     let bytes = text.as_bytes();
     let shaped = bytes.len() == 10 && bytes[4] == b'-' && bytes[7] == b'-' && text.is_ascii();
     if !shaped

@@ -59,8 +59,9 @@ use std::{collections::BTreeSet, fmt};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-pub use evaluate::{Audiences, MAX_NESTED_AUDIENCES, Occurrence, Past, born_by, bounds, days_before, today};
+pub use evaluate::{Audiences, MAX_NESTED_AUDIENCES, Occurrence, Past, born_by, bounds, days_before, iso, today};
 pub use explain::Explained;
+pub(crate) use lexer::read_date;
 pub use parser::{MAX_CHARACTERS, MAX_CONDITIONS, MAX_DEPTH, MAX_LIST};
 
 use self::{
