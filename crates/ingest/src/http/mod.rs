@@ -6,10 +6,10 @@
 //! requests and 64 streams (tails, watches) at once, more are refused with 503. `/openapi.json` describes all of it and
 //! needs no key.
 
-// mod audience;
+mod audience;
 mod audit;
 mod campaigns;
-// mod contacts;
+mod contacts;
 mod dead_letters;
 mod events;
 mod extract;
@@ -102,8 +102,8 @@ pub fn openapi() -> serde_json::Value {
 fn routes() -> Routes {
     let routes = Routes::default();
     let routes = events::add(routes);
-    // let routes = contacts::add(routes);
-    // let routes = audience::add(routes);
+    let routes = contacts::add(routes);
+    let routes = audience::add(routes);
     let routes = preview::add(routes);
     let routes = campaigns::add(routes);
     let routes = messages::add(routes);

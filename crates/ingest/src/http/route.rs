@@ -131,7 +131,18 @@ pub(crate) struct Routes {
 
 impl Routes {
     /// Serves an operation. A caller of another role is refused before the request's body is read.
-    pub(crate) fn add<H, T>(mut self, operation: Operation, handler: H) -> Routes
+    pub(crate) fn add<H, T>(self, operation: Operation, handler: H) -> Routes
+    where
+        H: Handler<T, Http>,
+        T: 'static,
+    {
+        let mut routes = self.add_unlisted(operation.clone(), handler);
+        routes.operations.push(operation);
+        routes
+    }
+
+    /// Serves an operation that another one's path with a parameter describes already.
+    pub(crate) fn add_unlisted<H, T>(mut self, operation: Operation, handler: H) -> Routes
     where
         H: Handler<T, Http>,
         T: 'static,
@@ -145,7 +156,6 @@ impl Routes {
         };
         let guarded = on(filter, handler).route_layer(from_fn(move |request, next| require(roles, request, next)));
         self.router = self.router.route(operation.path, guarded);
-        self.operations.push(operation);
         self
     }
 }
