@@ -36,10 +36,7 @@ async fn zone(app: &App) -> String {
 
 pub(crate) async fn page(State(app): State<App>, visit: Visit) -> Response {
     let words = visit.language.words();
-    let announcement = Announcement {
-        zone: zone(&app).await,
-        ..Announcement::default()
-    };
+    let announcement = Announcement::empty(zone(&app).await);
     let body = html! {
         h1 { (words.announce) }
         form id="announcement" hx-post="/announce/summary" hx-target="#summary" hx-swap="innerHTML show:#summary:top" autocomplete="off" {

@@ -69,6 +69,14 @@ impl Launch {
 }
 
 impl Announcement {
+    /// Nothing typed yet.
+    pub(crate) fn empty(zone: String) -> Announcement {
+        Announcement {
+            zone,
+            ..Announcement::default()
+        }
+    }
+
     pub(crate) fn expression(&self) -> &str {
         self.expression.trim()
     }
