@@ -1,15 +1,24 @@
 //! Tests that cross crates: one binary, so that it links once.
 
+mod apply;
 mod bus;
 mod bus_contract;
 mod bus_postgres;
-mod apply;
 mod dead_letters;
+mod gateways;
+mod grpc;
 mod http;
 mod support;
 
-mod store_migrations;
+mod audit;
 mod cli;
-mod roles;
-mod settings;
+mod dispatcher;
+mod dispatcher_stand;
+mod ledger;
 mod renderer;
+mod roles;
+mod segmenter;
+mod settings;
+mod stage;
+mod store_migrations;
+mod oracle;
