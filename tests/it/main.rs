@@ -1,6 +1,9 @@
 //! Tests that cross crates: one binary, so that it links once.
 
 mod apply;
+mod audience;
+mod contacts;
+mod import;
 mod bus;
 mod bus_contract;
 mod bus_postgres;

@@ -221,11 +221,12 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn ordered_as_floats_are(one in -1e12_f64..1e12, two in -1e12_f64..1e12) {
             let decimal = |number: f64| Decimal::from_json(&serde_json::Number::from_f64(number).unwrap());
             prop_assert_eq!(decimal(one).cmp(&decimal(two)), one.partial_cmp(&two).unwrap());
-            prop_assert_eq!(json(&decimal(one).to_string()), decimal(one));
+            prop_assert_eq!(Decimal::read(&decimal(one).to_string()), decimal(one));
         }
     }
 }
