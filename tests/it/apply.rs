@@ -58,7 +58,11 @@ async fn a_file_with_mistakes_changes_nothing_and_all_are_told() {
     let mixed = format!("{GOOD}\n[[audience]]\nname = \"x\"\nwhere = 'age <'\n");
     assert!(server.api.resources_apply(&admin(), &mixed, false).await.is_err());
     assert!(server.store.resources_list().await.unwrap().is_empty());
-    let refused = server.api.resources_apply(&caller(Role::Campaigns), GOOD, false).await.unwrap_err();
+    let refused = server
+        .api
+        .resources_apply(&caller(Role::Campaigns), GOOD, false)
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Forbidden);
 }
 
@@ -68,17 +72,30 @@ async fn applying_again_changes_nothing_and_what_is_used_stays() {
     let (api, by) = (&server.api, admin());
     let dry = api.resources_apply(&by, GOOD, true).await.unwrap();
     assert_eq!(dry.len(), 4);
-    assert!(server.store.resources_list().await.unwrap().is_empty(), "a dry run writes nothing");
-    let changes = |applied: Vec<api::resources::AppliedResource>| {
-        applied.into_iter().map(|one| one.change).collect::<Vec<_>>()
-    };
-    assert_eq!(changes(api.resources_apply(&by, GOOD, false).await.unwrap()), [Applied::Created; 4]);
-    assert_eq!(changes(api.resources_apply(&by, GOOD, false).await.unwrap()), [Applied::Unchanged; 4]);
+    assert!(
+        server.store.resources_list().await.unwrap().is_empty(),
+        "a dry run writes nothing"
+    );
+    let changes =
+        |applied: Vec<api::resources::AppliedResource>| applied.into_iter().map(|one| one.change).collect::<Vec<_>>();
+    assert_eq!(
+        changes(api.resources_apply(&by, GOOD, false).await.unwrap()),
+        [Applied::Created; 4]
+    );
+    assert_eq!(
+        changes(api.resources_apply(&by, GOOD, false).await.unwrap()),
+        [Applied::Unchanged; 4]
+    );
 
-    let used = api.resource_delete(&by, Kind::Template, "order-confirmation").await.unwrap_err();
+    let used = api
+        .resource_delete(&by, Kind::Template, "order-confirmation")
+        .await
+        .unwrap_err();
     assert_eq!(used.kind, ErrorKind::Conflict);
     assert!(used.message.contains("trigger `order-confirmation`"), "{used}");
-    api.resource_delete(&by, Kind::Trigger, "order-confirmation").await.unwrap();
+    api.resource_delete(&by, Kind::Trigger, "order-confirmation")
+        .await
+        .unwrap();
 
     // A campaign that is not over holds what it needs.
     let draft = CampaignDraft {
@@ -93,7 +110,12 @@ async fn applying_again_changes_nothing_and_what_is_used_stays() {
     assert!(used.message.contains("Soldes"), "{used}");
     api.campaign_cancel(&by, campaign.id).await.unwrap();
     api.resource_delete(&by, Kind::Audience, "north").await.unwrap();
-    api.resource_delete(&by, Kind::Template, "order-confirmation").await.unwrap();
-    let gone = api.resource_delete(&by, Kind::Template, "order-confirmation").await.unwrap_err();
+    api.resource_delete(&by, Kind::Template, "order-confirmation")
+        .await
+        .unwrap();
+    let gone = api
+        .resource_delete(&by, Kind::Template, "order-confirmation")
+        .await
+        .unwrap_err();
     assert_eq!(gone.kind, ErrorKind::NotFound);
 }

@@ -69,7 +69,11 @@ async fn a_dead_letter_is_put_back_as_it_was_and_once() {
     append(&server, &[one.clone(), two.clone(), nowhere, one.clone()]).await;
 
     let every = Filter::default();
-    let listed = server.api.dead_letters_list(&caller(Role::Read), &every, false, 100).await.unwrap();
+    let listed = server
+        .api
+        .dead_letters_list(&caller(Role::Read), &every, false, 100)
+        .await
+        .unwrap();
     let ids: Vec<u128> = listed.iter().map(|letter| letter.id.as_u128()).collect();
     assert_eq!(ids, [1, 2, 3]);
     assert_eq!(listed[0].record_id.as_deref(), Some("event-1"));
@@ -115,5 +119,8 @@ async fn a_dead_letter_is_put_back_as_it_was_and_once() {
         ids: [Uuid::from_u128(99)].into(),
         ..Filter::default()
     };
-    assert_eq!(server.api.dead_letters_replay(&caller, &unknown).await.unwrap().missing, 1);
+    assert_eq!(
+        server.api.dead_letters_replay(&caller, &unknown).await.unwrap().missing,
+        1
+    );
 }

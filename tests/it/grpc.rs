@@ -8,9 +8,10 @@ use events::{Envelope, Topic};
 use ingest::{
     convert::to_struct,
     proto::{
-        CampaignRequest, CountAudienceRequest, CreateCampaignRequest, Event, GetMessageRequest, PublishRequest,
-        SendMessageRequest, audience_service_client::AudienceServiceClient,
-        campaign_service_client::CampaignServiceClient, create_campaign_request::AudienceOf,
+        CampaignRequest, Contact, CountAudienceRequest, CreateCampaignRequest, EraseContactRequest, Event,
+        GetContactRequest, GetMessageRequest, PublishRequest, SendMessageRequest, UpsertContactsRequest,
+        audience_service_client::AudienceServiceClient, campaign_service_client::CampaignServiceClient,
+        contact_service_client::ContactServiceClient, create_campaign_request::AudienceOf,
         event_service_client::EventServiceClient, message_service_client::MessageServiceClient,
     },
 };
@@ -42,7 +43,10 @@ fn methods() -> Vec<String> {
         .flat_map(|file| file.service.iter().map(move |service| (file.package(), service)))
         .flat_map(|(package, service)| {
             let name = format!("/{package}.{}", service.name());
-            service.method.iter().map(move |method| format!("{name}/{}", method.name()))
+            service
+                .method
+                .iter()
+                .map(move |method| format!("{name}/{}", method.name()))
         })
         .collect()
 }
@@ -63,24 +67,39 @@ async fn every_method_refuses_a_call_without_key_and_of_a_wrong_role() {
     let methods = methods();
     assert!(methods.len() >= 15, "{methods:?}");
     for method in &methods {
-        let allowed = roles.get(method.as_str()).unwrap_or_else(|| panic!("{method} has no roles in the guard's table"));
+        let allowed = roles
+            .get(method.as_str())
+            .unwrap_or_else(|| panic!("{method} has no roles in the guard's table"));
         let refused = call(&server.grpc, method, None).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unauthenticated, "{method} without a key");
         let unknown = format!("tt_{}", "0".repeat(64));
         let refused = call(&server.grpc, method, Some(&unknown)).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unauthenticated, "{method} with an unknown key");
         for role in Role::ALL {
-            let code = call(&server.grpc, method, Some(server.key(role))).await.err().map(|status| status.code());
+            let code = call(&server.grpc, method, Some(server.key(role)))
+                .await
+                .err()
+                .map(|status| status.code());
             let may = role == Role::Admin || allowed.contains(&role);
-            assert_eq!(code != Some(Code::PermissionDenied), may, "{method} as {role}: {code:?}");
+            assert_eq!(
+                code != Some(Code::PermissionDenied),
+                may,
+                "{method} as {role}: {code:?}"
+            );
             assert_ne!(code, Some(Code::Unimplemented), "{method}");
         }
     }
-    assert_eq!(roles.len(), methods.len(), "the guard's table names a method that is not there");
+    assert_eq!(
+        roles.len(),
+        methods.len(),
+        "the guard's table names a method that is not there"
+    );
 }
 
 fn event(id: &str, data: serde_json::Value) -> Event {
-    let serde_json::Value::Object(data) = data else { panic!() };
+    let serde_json::Value::Object(data) = data else {
+        panic!()
+    };
     Event {
         id: id.into(),
         source: "shop".into(),
@@ -183,17 +202,34 @@ async fn a_message_that_was_asked_for_is_known_at_once_and_once() {
         values: None,
         deadline: None,
     };
-    let first = client.send(with_key(&server, Role::Events, ask("hello"))).await.unwrap().into_inner();
-    let again = client.send(with_key(&server, Role::Events, ask("hello"))).await.unwrap().into_inner();
+    let first = client
+        .send(with_key(&server, Role::Events, ask("hello")))
+        .await
+        .unwrap()
+        .into_inner();
+    let again = client
+        .send(with_key(&server, Role::Events, ask("hello")))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(first.message_id, again.message_id);
-    let other = client.send(with_key(&server, Role::Events, ask("other"))).await.unwrap_err();
+    let other = client
+        .send(with_key(&server, Role::Events, ask("other")))
+        .await
+        .unwrap_err();
     assert_eq!(other.code(), Code::FailedPrecondition);
-    let unknown = client.send(with_key(&server, Role::Events, ask("nothing"))).await.unwrap_err();
+    let unknown = client
+        .send(with_key(&server, Role::Events, ask("nothing")))
+        .await
+        .unwrap_err();
     assert_eq!(unknown.code(), Code::InvalidArgument);
 
     let get = |id: String| with_key(&server, Role::Read, GetMessageRequest { message_id: id });
     let message = client.get(get(first.message_id)).await.unwrap().into_inner();
-    assert_eq!((message.state.as_str(), message.class.as_str()), ("queued", "transactional"));
+    assert_eq!(
+        (message.state.as_str(), message.class.as_str()),
+        ("queued", "transactional")
+    );
     let missing = client.get(get(uuid::Uuid::nil().to_string())).await.unwrap_err();
     assert_eq!(missing.code(), Code::NotFound);
     let jobs: i64 = server
@@ -221,8 +257,16 @@ async fn a_campaign_goes_through_its_states_and_each_step_may_be_asked_for_again
     };
     let named = || AudienceOf::Audience("north".into());
     let create = |draft| with_key(&server, Role::Campaigns, draft);
-    let made = client.create(create(draft(named(), "Soldes"))).await.unwrap().into_inner();
-    let again = client.create(create(draft(named(), "Soldes"))).await.unwrap().into_inner();
+    let made = client
+        .create(create(draft(named(), "Soldes")))
+        .await
+        .unwrap()
+        .into_inner();
+    let again = client
+        .create(create(draft(named(), "Soldes")))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((made.id.as_str(), made.state.as_str()), (again.id.as_str(), "draft"));
     let clash = client.create(create(draft(named(), "Autre"))).await.unwrap_err();
     assert_eq!(clash.code(), Code::FailedPrecondition);
@@ -285,11 +329,55 @@ async fn stopping_ends_a_stream_that_nobody_ends() {
         template: "other".into(),
         ..CreateCampaignRequest::default()
     };
-    let made = client.create(with_key(&server, Role::Campaigns, draft)).await.unwrap().into_inner();
+    let made = client
+        .create(with_key(&server, Role::Campaigns, draft))
+        .await
+        .unwrap()
+        .into_inner();
     let request = with_key(&server, Role::Campaigns, CampaignRequest { id: made.id });
     let mut watch = client.watch(request).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().state, "draft");
     stop.cancel();
     let ended = tokio::time::timeout(std::time::Duration::from_secs(15), running).await;
     ended.expect("a watch keeps the server").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn contacts_are_upserted_read_and_erased() {
+    let server = Server::start().await;
+    let mut client = ContactServiceClient::new(server.grpc.clone());
+    let contact = |id: &str, fields: serde_json::Value| {
+        let serde_json::Value::Object(fields) = fields else {
+            panic!()
+        };
+        Contact {
+            id: id.into(),
+            fields: Some(to_struct(fields)),
+        }
+    };
+    let batch = UpsertContactsRequest {
+        contacts: vec![
+            contact(
+                "1",
+                serde_json::json!({"phone": "0692000001", "points": 3, "marketing_consent": true}),
+            ),
+            contact("2", serde_json::json!({"birth_date": "yesterday"})),
+        ],
+        region: "RE".into(),
+    };
+    let upserted = client
+        .upsert(with_key(&server, Role::Events, batch))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((upserted.created, upserted.rejected), (1, 1));
+    assert_eq!(upserted.results[1].error.as_ref().unwrap().field, "birth_date");
+    let get = || with_key(&server, Role::Read, GetContactRequest { id: "1".into() });
+    let fields = client.get(get()).await.unwrap().into_inner().fields.unwrap();
+    let map = ingest::convert::to_map(Some(&fields)).unwrap();
+    let expected = serde_json::json!({"phone": "+262692000001", "points": 3, "marketing_consent": true});
+    assert_eq!(serde_json::Value::Object(map), expected);
+    let erase = with_key(&server, Role::Events, EraseContactRequest { id: "1".into() });
+    client.erase(erase).await.unwrap();
+    assert_eq!(client.get(get()).await.unwrap_err().code(), Code::NotFound);
 }

@@ -258,7 +258,10 @@ impl Api {
             return Err(ApiError::invalid("limit", format!("expected 1 to {MAX_PAGE}")));
         }
         let before = match before {
-            Some(id) => Some((self.campaign(id).await.map_err(|error| error.at("before"))?.created_at, id)),
+            Some(id) => Some((
+                self.campaign(id).await.map_err(|error| error.at("before"))?.created_at,
+                id,
+            )),
             None => None,
         };
         Ok(self.store.campaign_list(before, limit).await?)
@@ -365,15 +368,22 @@ fn check(draft: &CampaignDraft, now: Timestamp) -> Result<(), ApiError> {
     if draft.at.is_some_and(|at| at <= now) {
         return Err(ApiError::invalid("at", "is in the past: expected a time to come"));
     }
-    if draft.deadline.is_some_and(|deadline| deadline <= draft.at.unwrap_or(now)) {
-        return Err(ApiError::invalid("deadline", "expected a time to come, after the start"));
+    if draft
+        .deadline
+        .is_some_and(|deadline| deadline <= draft.at.unwrap_or(now))
+    {
+        return Err(ApiError::invalid(
+            "deadline",
+            "expected a time to come, after the start",
+        ));
     }
-    let zone = match &draft.zone {
-        Some(zone) => Some(TimeZone::get(zone).map_err(|_| {
-            ApiError::invalid("zone", "unknown zone: expected an IANA name such as `Indian/Reunion`")
-        })?),
-        None => None,
-    };
+    let zone =
+        match &draft.zone {
+            Some(zone) => Some(TimeZone::get(zone).map_err(|_| {
+                ApiError::invalid("zone", "unknown zone: expected an IANA name such as `Indian/Reunion`")
+            })?),
+            None => None,
+        };
     if let Some(pattern) = &draft.recurring {
         let schedule = Schedule::parse(pattern).map_err(|error| ApiError::invalid("recurring", error.to_string()))?;
         if schedule.next(now, &zone.unwrap_or(TimeZone::UTC)).is_none() {
@@ -425,12 +435,21 @@ mod tests {
             draft.deadline = Some("2026-06-02T09:00:00Z".parse().unwrap());
         };
         assert_eq!(field(late).as_deref(), Some("deadline"));
-        assert_eq!(field(|draft| draft.zone = Some("Mars/Olympus".into())).as_deref(), Some("zone"));
+        assert_eq!(
+            field(|draft| draft.zone = Some("Mars/Olympus".into())).as_deref(),
+            Some("zone")
+        );
         assert_eq!(
             field(|draft| draft.recurring = Some("0 0 31 2 *".into())).as_deref(),
             Some("recurring")
         );
-        assert_eq!(field(|draft| draft.control_percent = 101).as_deref(), Some("control_percent"));
-        assert_eq!(field(|draft| draft.budget_micros = Some(0)).as_deref(), Some("budget_micros"));
+        assert_eq!(
+            field(|draft| draft.control_percent = 101).as_deref(),
+            Some("control_percent")
+        );
+        assert_eq!(
+            field(|draft| draft.budget_micros = Some(0)).as_deref(),
+            Some("budget_micros")
+        );
     }
 }

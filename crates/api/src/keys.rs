@@ -22,7 +22,10 @@ const CACHE_LIMIT: usize = 10_000;
 
 /// Verified keys of the last second, by hash.
 #[derive(Debug, Default)]
-pub(crate) struct Cache(Mutex<HashMap<[u8; 32], (Instant, Option<Caller>)>>);
+pub(crate) struct Cache(Mutex<HashMap<[u8; 32], Verified>>);
+
+/// When a key was looked up, and whose it is.
+type Verified = (Instant, Option<Caller>);
 
 /// A key as it is listed: never the key itself.
 #[derive(Clone, Debug, PartialEq)]

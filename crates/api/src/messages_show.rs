@@ -46,11 +46,21 @@ impl Api {
         if let Cause::Campaign { campaign_id } = &message.cause
             && let Ok(campaign_id) = campaign_id.parse()
         {
-            campaign = self.store.campaign_get(campaign_id).await?.map(|campaign| campaign.name);
-            log.extend(self.store.campaign_log(campaign_id).await?.into_iter().map(|line| LogLine {
-                at: line.at,
-                what: format!("the campaign was {} by {}", line.action, line.by),
-            }));
+            campaign = self
+                .store
+                .campaign_get(campaign_id)
+                .await?
+                .map(|campaign| campaign.name);
+            log.extend(
+                self.store
+                    .campaign_log(campaign_id)
+                    .await?
+                    .into_iter()
+                    .map(|line| LogLine {
+                        at: line.at,
+                        what: format!("the campaign was {} by {}", line.action, line.by),
+                    }),
+            );
         }
         log.extend(parts.iter().map(|part| LogLine {
             at: part.at,
@@ -68,7 +78,12 @@ impl Api {
     }
 
     /// A contact's messages, the newest first.
-    pub async fn messages_of(&self, caller: &Caller, contact_id: &str, limit: i64) -> Result<Vec<MessageRow>, ApiError> {
+    pub async fn messages_of(
+        &self,
+        caller: &Caller,
+        contact_id: &str,
+        limit: i64,
+    ) -> Result<Vec<MessageRow>, ApiError> {
         caller.require(&[Role::Campaigns, Role::Events, Role::Read])?;
         check_id("contact_id", contact_id).map_err(|error| ApiError::invalid("contact_id", error.message))?;
         if !(1..=MAX_LIST).contains(&limit) {
@@ -135,9 +150,7 @@ fn explain(message: &MessageRow, campaign: Option<&str>, waiting: Option<&Waitin
     let became = match message.state {
         State::Queued => "it is on its way".to_owned(),
         State::Deferred => match waiting {
-            Some(Waiting {
-                due_at: Some(due), ..
-            }) => format!("it waits until {due}"),
+            Some(Waiting { due_at: Some(due), .. }) => format!("it waits until {due}"),
             Some(Waiting { parked: Some(_), .. }) => "it waits for its paused campaign".to_owned(),
             _ => "it waits".to_owned(),
         },

@@ -17,7 +17,10 @@ use resources::{
 use serde_json::{Map, Value};
 use store::suppressions::Scope;
 
-use crate::{Api, ApiError, Caller, Role, resources::{named, parse_condition}};
+use crate::{
+    Api, ApiError, Caller, Role,
+    resources::{named, parse_condition},
+};
 
 /// The largest sample.
 pub const MAX_SAMPLE: usize = 1_000;
@@ -134,8 +137,7 @@ impl Api {
                 ));
             }
         };
-        let expression =
-            parse_condition(&condition, &snapshot).map_err(|message| ApiError::invalid(field, message))?;
+        let expression = parse_condition(&condition, &snapshot).map_err(|message| ApiError::invalid(field, message))?;
         let template = template_of(request, &snapshot)?;
         // Only this one needs to be compiled.
         snapshot.templates = BTreeMap::from([(template.name.clone(), std::sync::Arc::new(template.clone()))]);
@@ -152,7 +154,16 @@ impl Api {
         let mut composed = Vec::new();
         let mut phones = HashSet::new();
         for (contact, stopped) in contacts.iter().zip(stopped) {
-            let outcome = judge(&snapshot, &composer, &template, request, contact, stopped, &mut phones, start);
+            let outcome = judge(
+                &snapshot,
+                &composer,
+                &template,
+                request,
+                contact,
+                stopped,
+                &mut phones,
+                start,
+            );
             match outcome {
                 Ok((text, deferred)) => {
                     sums.add(&snapshot, contact, &text, deferred);
@@ -237,7 +248,10 @@ fn judge<'a>(
     if !phones.insert(phone.e164()) {
         return Err((Reason::DuplicatePhone, None));
     }
-    let valid_until = template.validity.map(Period::duration).map(|validity| after(start, validity));
+    let valid_until = template
+        .validity
+        .map(Period::duration)
+        .map(|validity| after(start, validity));
     let subject = Subject {
         class: template.class,
         phone,
@@ -279,7 +293,10 @@ fn shown(composed: &[(&Contact, Composed)]) -> Vec<PreviewText> {
         let text = &composed[*at].1;
         (text.parts, text.text.chars().count())
     });
-    let mut wanted: Vec<usize> = [Some(0), Some(composed.len() / 2), longest].into_iter().flatten().collect();
+    let mut wanted: Vec<usize> = [Some(0), Some(composed.len() / 2), longest]
+        .into_iter()
+        .flatten()
+        .collect();
     // Where two of them are the same contact, the next ones fill up.
     wanted.extend(1..TEXTS);
     let mut seen = HashSet::new();
@@ -343,7 +360,11 @@ impl Sums {
                 Some((*parts as f64 * factor / f64::from(rate)).ceil() as i64)
             })
             .max();
-        let total: usize = self.parts.iter().map(|(parts, texts)| usize::from(*parts) * texts).sum();
+        let total: usize = self
+            .parts
+            .iter()
+            .map(|(parts, texts)| usize::from(*parts) * texts)
+            .sum();
         Preview {
             count,
             sampled,

@@ -388,14 +388,23 @@ audience = "south"
         );
         assert_eq!(errors.len(), 4, "{errors:#?}");
         assert!(errors[0].starts_with("line 4: audience `north`: where:"), "{errors:#?}");
-        assert!(errors.iter().any(|error| error.contains("there is no template `nothing`")));
-        assert!(errors.iter().any(|error| error.contains("there is no audience `south`")));
+        assert!(
+            errors
+                .iter()
+                .any(|error| error.contains("there is no template `nothing`"))
+        );
+        assert!(
+            errors
+                .iter()
+                .any(|error| error.contains("there is no audience `south`"))
+        );
         assert!(errors.iter().any(|error| error.starts_with("line 10:")), "{errors:#?}");
     }
 
     #[test]
     fn secrets_are_not_shown() {
-        let mut body = json!({"name": "m", "password": "p", "http": {"headers": {"X-Key": "k"}, "callback_secret": "s"}});
+        let mut body =
+            json!({"name": "m", "password": "p", "http": {"headers": {"X-Key": "k"}, "callback_secret": "s"}});
         hide_secrets(&mut body);
         assert_eq!(
             body,

@@ -163,7 +163,8 @@ async fn read_all(
             .iter_mut()
             .filter(|cursor| !cursor.read.is_empty())
             .min_by_key(|cursor| cursor.read.front().map(|record| record.timestamp_ms));
-        let Some((number, record)) = oldest.and_then(|cursor| Some((cursor.partition.number, cursor.read.pop_front()?)))
+        let Some((number, record)) =
+            oldest.and_then(|cursor| Some((cursor.partition.number, cursor.read.pop_front()?)))
         else {
             break;
         };
@@ -299,7 +300,10 @@ mod tests {
     fn phones_and_texts_are_hidden_wherever_they_stand() {
         let mut outbound = json!({"message_id": "m", "phone": "+262692000001", "text": "Bonjour", "parts": 1});
         hide(Topic::OutboundBulk, &mut outbound);
-        assert_eq!(outbound, json!({"message_id": "m", "phone": "…", "text": "…", "parts": 1}));
+        assert_eq!(
+            outbound,
+            json!({"message_id": "m", "phone": "…", "text": "…", "parts": 1})
+        );
         let mut event = json!({"changes": [{"phone": "+262692000001", "city": "x"}], "phone": null});
         hide(Topic::Events, &mut event);
         assert_eq!(event, json!({"changes": [{"phone": "…", "city": "x"}], "phone": null}));

@@ -12,7 +12,9 @@ pub fn traceparent(header: Option<&str>, sampled: bool) -> String {
 pub(crate) fn of_record(header: Option<&str>, sampled: bool, record: &str) -> String {
     let caller = traceparent(header, sampled);
     match caller.ends_with("-01") {
-        true => stage::trace::continue_from("ingest", Some(&caller), record).traceparent().to_owned(),
+        true => stage::trace::continue_from("ingest", Some(&caller), record)
+            .traceparent()
+            .to_owned(),
         // Nobody sees it: no span is made.
         false => caller,
     }

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use api::{Api, Caller, Role};
 use ::bus::Log;
+use api::{Api, Caller, Role};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use stage::Clock;

@@ -39,7 +39,11 @@ pub(super) fn add(routes: Routes) -> Routes {
         .add(
             get("/v1/audience/contacts", READERS, "The contacts that match, in id order")
                 .query("where", "string", expression)
-                .query("after", "string", "Continue after this contact (the last of an earlier page)")
+                .query(
+                    "after",
+                    "string",
+                    "Continue after this contact (the last of an earlier page)",
+                )
                 .query("limit", "integer", "How many, up to 1,000; absent: 100")
                 .gives::<ContactsJson>(),
             list,
@@ -128,7 +132,10 @@ async fn explain(
     Params(params): Params<ExplainParams>,
 ) -> Result<Answer<ExplanationJson>, Problem> {
     let contact = params.contact.as_deref();
-    let explanation = http.api.audience_explain(&call.caller, &params.r#where, contact).await?;
+    let explanation = http
+        .api
+        .audience_explain(&call.caller, &params.r#where, contact)
+        .await?;
     Ok(Answer(explanation.into()))
 }
 

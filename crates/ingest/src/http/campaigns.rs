@@ -39,7 +39,11 @@ pub(super) fn add(routes: Routes) -> Routes {
         )
         .add(
             get("/v1/campaigns", READERS, "The campaigns, the newest first")
-                .query("before", "string", "Continue after this campaign (the last of an earlier page)")
+                .query(
+                    "before",
+                    "string",
+                    "Continue after this campaign (the last of an earlier page)",
+                )
                 .query("limit", "integer", "How many, up to 500; absent: 100")
                 .gives::<CampaignsJson>(),
             list,
@@ -59,18 +63,30 @@ pub(super) fn add(routes: Routes) -> Routes {
             launch,
         )
         .add(
-            post("/v1/campaigns/{id}/pause", CAMPAIGNS, "Send nothing more until it is resumed")
-                .gives::<CampaignJson>(),
+            post(
+                "/v1/campaigns/{id}/pause",
+                CAMPAIGNS,
+                "Send nothing more until it is resumed",
+            )
+            .gives::<CampaignJson>(),
             pause,
         )
         .add(
-            post("/v1/campaigns/{id}/resume", CAMPAIGNS, "Go on with each remaining contact exactly once")
-                .gives::<CampaignJson>(),
+            post(
+                "/v1/campaigns/{id}/resume",
+                CAMPAIGNS,
+                "Go on with each remaining contact exactly once",
+            )
+            .gives::<CampaignJson>(),
             resume,
         )
         .add(
-            post("/v1/campaigns/{id}/cancel", CAMPAIGNS, "End it; what waits becomes `cancelled`")
-                .gives::<CampaignJson>(),
+            post(
+                "/v1/campaigns/{id}/cancel",
+                CAMPAIGNS,
+                "End it; what waits becomes `cancelled`",
+            )
+            .gives::<CampaignJson>(),
             cancel,
         )
         .add(
@@ -268,7 +284,9 @@ async fn launch(
     Params(params): Params<LaunchParams>,
 ) -> Result<Answer<CampaignJson>, Problem> {
     let when = params.at.map(|at| at.0);
-    Ok(Answer(http.api.campaign_launch(&call.caller, id(&text)?, when).await?.into()))
+    Ok(Answer(
+        http.api.campaign_launch(&call.caller, id(&text)?, when).await?.into(),
+    ))
 }
 
 async fn pause(

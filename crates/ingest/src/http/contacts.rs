@@ -63,13 +63,23 @@ pub(super) fn add(routes: Routes) -> Routes {
                 WRITERS,
                 "Import a CSV whose header names the fields; rejected rows are told with their line",
             )
-            .query("region", "string", "What national phone numbers belong to, as ISO 3166-1, for example `RE`")
-            .query("mapping", "string", "A JSON object from header names to fields; to `\"\"`: not imported")
+            .query(
+                "region",
+                "string",
+                "What national phone numbers belong to, as ISO 3166-1, for example `RE`",
+            )
+            .query(
+                "mapping",
+                "string",
+                "A JSON object from header names to fields; to `\"\"`: not imported",
+            )
             .takes_media("text/csv", None)
             .gives::<ImportJson>(),
             import_csv,
         )
-        .add_unlisted(get(import, EVERY, ""), async |call, http| one(call, http, named_import()).await)
+        .add_unlisted(get(import, EVERY, ""), async |call, http| {
+            one(call, http, named_import()).await
+        })
         .add_unlisted(put(import, WRITERS, ""), async |call, http, params, body| {
             change_one(call, http, named_import(), params, body).await
         })
@@ -79,7 +89,11 @@ pub(super) fn add(routes: Routes) -> Routes {
         .add(one_of.gives::<ContactJson>(), one)
         .add(
             change
-                .query("region", "string", "What a national phone number belongs to, as ISO 3166-1")
+                .query(
+                    "region",
+                    "string",
+                    "What a national phone number belongs to, as ISO 3166-1",
+                )
                 .takes::<FieldsJson>()
                 .gives::<ChangedJson>(),
             change_one,
@@ -192,8 +206,8 @@ struct ImportParams {
 
 async fn upsert(call: Call, State(http): State<Http>, request: Request) -> Result<Answer<UpsertedJson>, Problem> {
     let bytes = read_body(request).await?;
-    let wanted: UpsertJson<'_> = serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, json_error(&error)))?;
+    let wanted: UpsertJson<'_> =
+        serde_json::from_slice(&bytes).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, json_error(&error)))?;
     let items = wanted.contacts.iter().map(|item| read(item)).collect();
     let region = wanted.region.as_deref();
     let results = http.api.contacts_upsert(&call.caller, items, region).await?;
@@ -224,8 +238,12 @@ async fn import_csv(
 ) -> Result<Answer<ImportJson>, Problem> {
     check_media(request.headers())?;
     let mapping: BTreeMap<String, String> = match &params.mapping {
-        Some(json) => serde_json::from_str(json)
-            .map_err(|error| ApiError::invalid("mapping", format!("{}: expected a JSON object of texts", json_error(&error))))?,
+        Some(json) => serde_json::from_str(json).map_err(|error| {
+            ApiError::invalid(
+                "mapping",
+                format!("{}: expected a JSON object of texts", json_error(&error)),
+            )
+        })?,
         None => BTreeMap::new(),
     };
     let options = ImportOptions {
@@ -316,10 +334,7 @@ impl From<Result<Change, ItemError>> for ResultJson {
 impl From<domain::Contact> for ContactJson {
     fn from(contact: domain::Contact) -> Self {
         let fields = contact_fields(&contact);
-        ContactJson {
-            id: contact.id,
-            fields,
-        }
+        ContactJson { id: contact.id, fields }
     }
 }
 

@@ -18,12 +18,16 @@ const PAGE: usize = 100;
 pub(super) fn add(routes: Routes) -> Routes {
     routes
         .add(
-            get("/v1/dead-letters", READ, "What could not be processed, the oldest first")
-                .query("topic", "string", "Of this original topic alone")
-                .query("stage", "string", "Of this stage alone")
-                .query("pending", "boolean", "Only those that were not replayed; absent: false")
-                .query("limit", "integer", "How many, up to 10,000; absent: 100")
-                .gives::<DeadLettersJson>(),
+            get(
+                "/v1/dead-letters",
+                READ,
+                "What could not be processed, the oldest first",
+            )
+            .query("topic", "string", "Of this original topic alone")
+            .query("stage", "string", "Of this stage alone")
+            .query("pending", "boolean", "Only those that were not replayed; absent: false")
+            .query("limit", "integer", "How many, up to 10,000; absent: 100")
+            .gives::<DeadLettersJson>(),
             list,
         )
         .add(
@@ -110,7 +114,10 @@ async fn list(
         ..Filter::default()
     };
     let limit = params.limit.unwrap_or(PAGE);
-    let letters = http.api.dead_letters_list(&call.caller, &filter, params.pending, limit).await?;
+    let letters = http
+        .api
+        .dead_letters_list(&call.caller, &filter, params.pending, limit)
+        .await?;
     Ok(Answer(DeadLettersJson {
         dead_letters: letters.into_iter().map(DeadLetterJson::from).collect(),
     }))

@@ -171,7 +171,10 @@ impl Published {
         if items.is_empty() {
             return Ok(());
         }
-        let results = http.api.events_publish(&call.caller, items, call.trace.as_deref()).await?;
+        let results = http
+            .api
+            .events_publish(&call.caller, items, call.trace.as_deref())
+            .await?;
         for (at, result) in results.into_iter().enumerate() {
             let Err(error) = result else {
                 self.accepted += 1;
@@ -243,6 +246,9 @@ mod tests {
         );
         assert_eq!(told(r#"{"id": 1}"#), Some(("bad_value", "")));
         assert_eq!(told(r#"{"contactid": "1"}"#), Some(("bad_value", "")));
-        assert_eq!(read(br#"{"id": "1", "data": null}"#).map(|event| event.data), Ok(Vec::new()));
+        assert_eq!(
+            read(br#"{"id": "1", "data": null}"#).map(|event| event.data),
+            Ok(Vec::new())
+        );
     }
 }

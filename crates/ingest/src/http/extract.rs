@@ -69,7 +69,10 @@ impl<S: Send + Sync> FromRequest<S> for Text {
         let bytes = read_body(request).await?;
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Text(text)),
-            Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body is no UTF-8: expected UTF-8")),
+            Err(_) => Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "the body is no UTF-8: expected UTF-8",
+            )),
         }
     }
 }
@@ -87,7 +90,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
             Err(rejection) => {
                 let text = rejection.body_text();
                 let reason = text.rsplit_once(": ").map_or(text.as_str(), |(_, reason)| reason);
-                Err(Problem::new(StatusCode::BAD_REQUEST, format!("the query's parameters: {reason}")))
+                Err(Problem::new(
+                    StatusCode::BAD_REQUEST,
+                    format!("the query's parameters: {reason}"),
+                ))
             }
         }
     }
@@ -103,20 +109,18 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Segment
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match Path::<T>::from_request_parts(parts, state).await {
             Ok(Path(value)) => Ok(Segments(value)),
-            Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "the path is no UTF-8: expected UTF-8")),
+            Err(_) => Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "the path is no UTF-8: expected UTF-8",
+            )),
         }
     }
 }
 
 /// An id of ours in a path.
 pub(crate) fn id(text: &str) -> Result<Uuid, Problem> {
-    text.parse().map_err(|_| {
-        ApiError::invalid(
-            "id",
-            "expected a UUID such as `3f0c2a52-9c1e-8a4b-b1a7-5d2f7c9e1a10`",
-        )
-        .into()
-    })
+    text.parse()
+        .map_err(|_| ApiError::invalid("id", "expected a UUID such as `3f0c2a52-9c1e-8a4b-b1a7-5d2f7c9e1a10`").into())
 }
 
 /// An instant in JSON and in queries; its mistake says what was expected and does not repeat what was sent.
@@ -128,7 +132,9 @@ pub(crate) const EXPECTED_TIME: &str = "expected a time with its offset such as 
 impl<'de> Deserialize<'de> for When {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map(When).map_err(|_| serde::de::Error::custom(EXPECTED_TIME))
+        text.parse()
+            .map(When)
+            .map_err(|_| serde::de::Error::custom(EXPECTED_TIME))
     }
 }
 
@@ -224,7 +230,10 @@ impl Pieces {
             Ok(Some(Err(_))) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body broke off")),
             Err(_) => Err(Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
-                format!("nothing came for {} s: expected the rest of the body", BODY_WAIT.as_secs()),
+                format!(
+                    "nothing came for {} s: expected the rest of the body",
+                    BODY_WAIT.as_secs()
+                ),
             )),
         }
     }
@@ -247,9 +256,15 @@ mod tests {
     fn a_mistake_is_told_without_the_value() {
         let told = |json: &str| json_error(&serde_json::from_str::<Body>(json).unwrap_err());
         let wrong_type = told(r#"{"count": "+262692000001"}"#);
-        assert!(wrong_type.contains("expected u32") && !wrong_type.contains("262"), "{wrong_type}");
+        assert!(
+            wrong_type.contains("expected u32") && !wrong_type.contains("262"),
+            "{wrong_type}"
+        );
         let wrong_time = told(r#"{"count": 1, "at": "+262692000001"}"#);
-        assert!(wrong_time.contains("RFC 3339") && !wrong_time.contains("262"), "{wrong_time}");
+        assert!(
+            wrong_time.contains("RFC 3339") && !wrong_time.contains("262"),
+            "{wrong_time}"
+        );
         assert!(told(r#"{"count": 1, "cuont": 2}"#).contains("unknown field `cuont`"));
         assert!(told("{").starts_with("malformed JSON at line 1"));
     }

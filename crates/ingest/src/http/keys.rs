@@ -26,7 +26,11 @@ pub(super) fn add(routes: Routes) -> Routes {
             list,
         )
         .add(
-            delete("/v1/keys/{id}", ADMIN, "Revoke a key; within two seconds it is refused everywhere"),
+            delete(
+                "/v1/keys/{id}",
+                ADMIN,
+                "Revoke a key; within two seconds it is refused everywhere",
+            ),
             revoke,
         )
 }
@@ -83,11 +87,7 @@ async fn list(call: Call, State(http): State<Http>) -> Result<Answer<KeysJson>, 
     }))
 }
 
-async fn revoke(
-    call: Call,
-    State(http): State<Http>,
-    Segments(text): Segments<String>,
-) -> Result<StatusCode, Problem> {
+async fn revoke(call: Call, State(http): State<Http>, Segments(text): Segments<String>) -> Result<StatusCode, Problem> {
     http.api.key_revoke(&call.caller, id(&text)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -196,14 +196,20 @@ async fn send(
     let key = new.idempotency_key.clone().or_else(in_header);
     let message = NewMessage {
         idempotency_key: key.ok_or_else(|| {
-            ApiError::invalid("idempotency_key", "`idempotency_key` is missing: expected 1 to 200 characters")
+            ApiError::invalid(
+                "idempotency_key",
+                "`idempotency_key` is missing: expected 1 to 200 characters",
+            )
         })?,
         contact_id: new.contact_id,
         template: new.template,
         values: new.values,
         deadline: new.deadline.map(|deadline| deadline.0),
     };
-    let id = http.api.message_send(&call.caller, message, call.trace.as_deref()).await?;
+    let id = http
+        .api
+        .message_send(&call.caller, message, call.trace.as_deref())
+        .await?;
     Ok(Answer(MessageIdJson { message_id: id.0 }))
 }
 

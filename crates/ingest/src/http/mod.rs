@@ -118,7 +118,11 @@ fn routes() -> Routes {
 /// Who calls: a layer in front may know (a session), else the key says.
 async fn authenticate(State(http): State<Http>, request: Request, next: Next) -> Response {
     // The route as it is written, not as it is called: a label holds no id.
-    let route = request.extensions().get::<MatchedPath>().map_or("unknown", |path| path.as_str()).to_owned();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unknown", |path| path.as_str())
+        .to_owned();
     let method = match *request.method() {
         Method::GET => "GET",
         Method::POST => "POST",
@@ -128,7 +132,8 @@ async fn authenticate(State(http): State<Http>, request: Request, next: Next) ->
     };
     let response = serve(http, request, next).await;
     let status = response.status().as_u16().to_string();
-    metrics::counter!("tamtam_http_requests_total", "method" => method, "route" => route, "status" => status).increment(1);
+    metrics::counter!("tamtam_http_requests_total", "method" => method, "route" => route, "status" => status)
+        .increment(1);
     response
 }
 
@@ -152,8 +157,11 @@ async fn serve(http: Http, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(trace);
     let mut response = next.run(request).await;
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this method is not served here: see /openapi.json")
-            .into_response();
+        response = Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this method is not served here: see /openapi.json",
+        )
+        .into_response();
     }
     // What is answered is personal, and never to be guessed to be a page.
     let headers = response.headers_mut();

@@ -98,7 +98,13 @@ fn operation_id(operation: &Operation) -> String {
         .trim_start_matches("/v1/")
         .chars()
         .filter(|character| !matches!(character, '{' | '}'))
-        .map(|character| if character.is_ascii_alphanumeric() { character } else { '_' })
+        .map(|character| {
+            if character.is_ascii_alphanumeric() {
+                character
+            } else {
+                '_'
+            }
+        })
         .collect();
     format!("{}_{path}", operation.method.as_str().to_ascii_lowercase())
 }

@@ -28,16 +28,29 @@ pub(super) fn add(routes: Routes) -> Routes {
         )
         .add(
             get("/v1/resources", READERS, "The resources, without their secrets")
-                .query("kind", "string", "gateway, template, audience, trigger or policy; absent: all")
+                .query(
+                    "kind",
+                    "string",
+                    "gateway, template, audience, trigger or policy; absent: all",
+                )
                 .gives::<ResourcesJson>(),
             list,
         )
         .add(
-            get("/v1/resources/{kind}/{name}", READERS, "A resource, without its secrets").gives::<ResourceJson>(),
+            get(
+                "/v1/resources/{kind}/{name}",
+                READERS,
+                "A resource, without its secrets",
+            )
+            .gives::<ResourceJson>(),
             one,
         )
         .add(
-            delete("/v1/resources/{kind}/{name}", ADMIN, "Remove a resource that nothing refers to"),
+            delete(
+                "/v1/resources/{kind}/{name}",
+                ADMIN,
+                "Remove a resource that nothing refers to",
+            ),
             remove,
         )
 }
@@ -130,7 +143,9 @@ async fn one(
     State(http): State<Http>,
     Segments((of, name)): Segments<(String, String)>,
 ) -> Result<Answer<ResourceJson>, Problem> {
-    Ok(Answer(http.api.resource_get(&call.caller, kind(&of)?, &name).await?.into()))
+    Ok(Answer(
+        http.api.resource_get(&call.caller, kind(&of)?, &name).await?.into(),
+    ))
 }
 
 async fn remove(
@@ -143,7 +158,8 @@ async fn remove(
 }
 
 fn kind(word: &str) -> Result<::resources::Kind, ApiError> {
-    word.parse().map_err(|message: String| ApiError::invalid("kind", message))
+    word.parse()
+        .map_err(|message: String| ApiError::invalid("kind", message))
 }
 
 impl From<ResourceInfo> for ResourceJson {

@@ -59,11 +59,7 @@ impl Operation {
         self.takes_media("application/json", Some(schema_of::<T>))
     }
 
-    pub(crate) fn takes_media(
-        mut self,
-        media: &'static str,
-        schema: Option<fn(&mut Schemas) -> Value>,
-    ) -> Operation {
+    pub(crate) fn takes_media(mut self, media: &'static str, schema: Option<fn(&mut Schemas) -> Value>) -> Operation {
         self.takes.push(Content { media, schema });
         self
     }
@@ -72,11 +68,7 @@ impl Operation {
         self.gives_media("application/json", Some(schema_of::<T>))
     }
 
-    pub(crate) fn gives_media(
-        mut self,
-        media: &'static str,
-        schema: Option<fn(&mut Schemas) -> Value>,
-    ) -> Operation {
+    pub(crate) fn gives_media(mut self, media: &'static str, schema: Option<fn(&mut Schemas) -> Value>) -> Operation {
         self.gives = Some(Content { media, schema });
         self
     }

@@ -27,7 +27,12 @@ use super::{
 pub(super) fn add(routes: Routes) -> Routes {
     routes
         .add(
-            get("/v1/topics", READ, "The topics: what each holds, from whom and for whom").gives::<TopicsJson>(),
+            get(
+                "/v1/topics",
+                READ,
+                "The topics: what each holds, from whom and for whom",
+            )
+            .gives::<TopicsJson>(),
             list,
         )
         .add(

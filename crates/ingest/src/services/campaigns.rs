@@ -115,7 +115,8 @@ fn some(text: String) -> Option<String> {
 
 fn draft(request: CreateCampaignRequest) -> Result<CampaignDraft, Status> {
     let time = |field: &'static str, time: Option<prost_types::Timestamp>| -> Result<Option<Timestamp>, Status> {
-        let read = |time| from_timestamp(time).ok_or_else(|| status(ApiError::invalid(field, "no instant: expected a time")));
+        let read =
+            |time| from_timestamp(time).ok_or_else(|| status(ApiError::invalid(field, "no instant: expected a time")));
         time.map(read).transpose()
     };
     let values = to_map(request.values.as_ref()).map_err(|_| {

@@ -41,14 +41,21 @@ impl ContactService for Contacts {
 
     async fn get(&self, request: Request<GetContactRequest>) -> Result<Response<Contact>, Status> {
         let caller = caller(&request)?;
-        let contact = self.api.contact_get(&caller, &request.get_ref().id).await.map_err(status)?;
+        let contact = self
+            .api
+            .contact_get(&caller, &request.get_ref().id)
+            .await
+            .map_err(status)?;
         let fields = Some(to_struct(contact_fields(&contact)));
         Ok(Response::new(Contact { id: contact.id, fields }))
     }
 
     async fn erase(&self, request: Request<EraseContactRequest>) -> Result<Response<EraseContactResponse>, Status> {
         let caller = caller(&request)?;
-        self.api.contact_erase(&caller, &request.get_ref().id).await.map_err(status)?;
+        self.api
+            .contact_erase(&caller, &request.get_ref().id)
+            .await
+            .map_err(status)?;
         Ok(Response::new(EraseContactResponse {}))
     }
 }

@@ -51,5 +51,8 @@ pub(crate) fn add(routes: Routes, api: &Api, shutdown: &CancellationToken) -> Ro
         .add_service(limited!(ContactServiceServer, contacts::Contacts { api: api.clone() }))
         .add_service(limited!(MessageServiceServer, messages::Messages { api: api.clone() }))
         .add_service(limited!(CampaignServiceServer, campaigns))
-        .add_service(limited!(AudienceServiceServer, campaigns::Audiences { api: api.clone() }))
+        .add_service(limited!(
+            AudienceServiceServer,
+            campaigns::Audiences { api: api.clone() }
+        ))
 }
