@@ -6,8 +6,11 @@ use sqlx::{
     Decode, Encode, Postgres, Type,
     encode::IsNull,
     error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueFormat, PgValueRef},
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueFormat, PgValueRef, types::Oid},
 };
+
+// The types are declared by their fixed numbers (`pg_type.dat`). By name, sqlx would ask for the number between preparing
+// and executing a statement, which for an unnamed statement (`persistent(false)`) puts the question in its place.
 
 /// 2000-01-01T00:00:00Z in microseconds since 1970.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -23,13 +26,13 @@ pub(crate) struct Day(pub Date);
 
 impl Type<Postgres> for At {
     fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_name("timestamptz")
+        PgTypeInfo::with_oid(Oid(1184))
     }
 }
 
 impl PgHasArrayType for At {
     fn array_type_info() -> PgTypeInfo {
-        PgTypeInfo::with_name("_timestamptz")
+        PgTypeInfo::with_oid(Oid(1185))
     }
 }
 
@@ -52,13 +55,13 @@ impl Decode<'_, Postgres> for At {
 
 impl Type<Postgres> for Day {
     fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_name("date")
+        PgTypeInfo::with_oid(Oid(1082))
     }
 }
 
 impl PgHasArrayType for Day {
     fn array_type_info() -> PgTypeInfo {
-        PgTypeInfo::with_name("_date")
+        PgTypeInfo::with_oid(Oid(1182))
     }
 }
 
