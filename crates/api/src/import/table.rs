@@ -50,15 +50,18 @@ pub(super) enum TableError {
 
 /// The body's pieces as bytes to read, on a thread that may wait.
 pub(super) struct Source {
-    pieces: mpsc::Receiver<Result<Box<dyn AsRef<[u8]> + Send>, ()>>,
+    pieces: mpsc::Receiver<Piece>,
     piece: Option<Box<dyn AsRef<[u8]> + Send>>,
     at: usize,
     /// Bytes handed out since a row was last finished.
     unfinished: Arc<AtomicUsize>,
 }
 
+/// Some bytes, or that the rest will not come.
+type Piece = Result<Box<dyn AsRef<[u8]> + Send>, ()>;
+
 /// The other end of a [`Source`].
-pub(super) struct Pieces(mpsc::Sender<Result<Box<dyn AsRef<[u8]> + Send>, ()>>);
+pub(super) struct Pieces(mpsc::Sender<Piece>);
 
 impl Pieces {
     pub(super) async fn send<B: AsRef<[u8]> + Send + 'static>(&self, piece: Result<B, ()>) -> Result<(), ()> {
@@ -139,6 +142,7 @@ pub(super) struct Rows {
     reader: csv::Reader<io::Chain<io::Cursor<Vec<u8>>, Source>>,
     header: Arc<Header>,
     encoding: Encoding,
+    cr_lf: bool,
     unfinished: Arc<AtomicUsize>,
     over: bool,
     failed: Option<TableError>,
@@ -154,6 +158,7 @@ impl Rows {
         let without_mark = start.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&start).to_vec();
         let marked = without_mark.len() < start.len();
         let separator = separator(&without_mark);
+        let cr_lf = without_mark.windows(2).any(|two| two == b"\r\n") || without_mark.ends_with(b"\r");
         let unfinished = source.unfinished.clone();
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(separator)
@@ -176,6 +181,7 @@ impl Rows {
             reader,
             header: Arc::new(Header::new(&names, mapping)?),
             encoding,
+            cr_lf,
             unfinished,
             over: false,
             failed: None,
@@ -210,8 +216,16 @@ impl Rows {
                 continue;
             }
             self.encoding.see(&cells);
+            // Where the row began, from where it ended: lines that are empty were passed over before it, and of CR LF the
+            // second is not read yet.
+            let within = cells.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
+            let after = self
+                .reader
+                .position()
+                .line()
+                .saturating_sub(within + u64::from(!self.cr_lf));
             batch.rows.push(Row {
-                line: cells.position().map_or(line, csv::Position::line),
+                line: line.max(after),
                 cells,
                 encoding: self.encoding,
             });
@@ -403,6 +417,16 @@ mod tests {
         assert_eq!(import(plain.as_bytes(), &[]).unwrap()[1], "line 4 first_name");
         let marked = "\u{feff}ID;First Name;note, libre\r\n1;Zoë;a,b\r\n".as_bytes();
         assert_eq!(import(marked, &[]).unwrap(), ["1 Zoë"]);
+        let lines = "id;phone\r\n1;1\r\n\r\n2;2\r\n3;3";
+        assert_eq!(
+            import(lines.as_bytes(), &[]).unwrap(),
+            ["line 2 phone", "line 4 phone", "line 5 phone"]
+        );
+        let lines = lines.replace('\r', "");
+        assert_eq!(
+            import(lines.as_bytes(), &[]).unwrap(),
+            ["line 2 phone", "line 4 phone", "line 5 phone"]
+        );
         let windows = b"id;pr\xE9nom\n1;Ana\n2;Zo\xEB \x80\n";
         assert_eq!(
             import(windows, &[("prénom", "first_name")]).unwrap(),
