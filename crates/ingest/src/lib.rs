@@ -14,6 +14,7 @@ mod status;
 /// The generated types, clients and servers of `proto/tamtam/v1`.
 #[allow(
     clippy::all,
+    clippy::allow_attributes_without_reason,
     missing_docs,
     missing_debug_implementations,
     rustdoc::all,
