@@ -1,11 +1,11 @@
-//! One writer a process: appends that wait while another is being written go together in the next statement, so that a
+//! Few writers a process: appends that wait while others are being written go together in the next statement, so that a
 //! thousand callers with a record each share a commit instead of queueing for the head rows with one each. A caller alone
-//! waits for nobody.
+//! waits for nobody. Two writers, so that one prepares its statement while the other's is committed.
 
 use std::sync::Arc;
 
 use sqlx::PgPool;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{
     append::{self, STATEMENT_BYTES, STATEMENT_RECORDS, topics_of},
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{BusError, NewRecord};
 
+const WRITERS: usize = 2;
 /// Callers beyond this many wait for room.
 const WAITING: usize = 1_024;
 
@@ -28,10 +29,13 @@ struct Request {
 }
 
 impl Writer {
-    /// It ends, after what is under way, when the log is dropped.
+    /// They end, after what is under way, when the log is dropped.
     pub fn start(pool: PgPool, catalog: Arc<Catalog>, wake: Arc<Wake>) -> Writer {
         let (queue, requests) = mpsc::channel(WAITING);
-        tokio::spawn(write(pool, catalog, wake, requests));
+        let requests = Arc::new(Mutex::new(requests));
+        for _ in 0..WRITERS {
+            tokio::spawn(write(pool.clone(), catalog.clone(), wake.clone(), requests.clone()));
+        }
         Writer { queue }
     }
 
@@ -43,17 +47,19 @@ impl Writer {
     }
 }
 
-async fn write(pool: PgPool, catalog: Arc<Catalog>, wake: Arc<Wake>, mut requests: mpsc::Receiver<Request>) {
-    while let Some(first) = requests.recv().await {
+type Requests = Arc<Mutex<mpsc::Receiver<Request>>>;
+
+async fn write(pool: PgPool, catalog: Arc<Catalog>, wake: Arc<Wake>, requests: Requests) {
+    loop {
+        let Some(waiting) = gather(&requests).await else {
+            return;
+        };
         let mut records = Vec::new();
         let mut callers = Vec::new();
-        let mut bytes = 0;
-        let mut next = Some(first);
-        while let Some(request) = next {
+        for request in waiting {
             // One caller's mistake is its own.
             match known(&catalog, &request.records).await {
                 Ok(()) => {
-                    bytes += request.records.iter().map(NewRecord::size).sum::<usize>();
                     callers.push((request.records.len(), request.done));
                     records.extend(request.records);
                 }
@@ -61,8 +67,6 @@ async fn write(pool: PgPool, catalog: Arc<Catalog>, wake: Arc<Wake>, mut request
                     let _ = request.done.send(Err(error));
                 }
             }
-            let room = records.len() < STATEMENT_RECORDS && bytes < STATEMENT_BYTES;
-            next = if room { requests.try_recv().ok() } else { None };
         }
         if records.is_empty() {
             continue;
@@ -89,6 +93,25 @@ async fn write(pool: PgPool, catalog: Arc<Catalog>, wake: Arc<Wake>, mut request
         }
         for (_, caller) in callers {
             let _ = caller.send(Ok(()));
+        }
+    }
+}
+
+/// The next request and those that wait behind it, as many as go in one statement.
+async fn gather(requests: &Requests) -> Option<Vec<Request>> {
+    let mut requests = requests.lock().await;
+    let mut waiting = vec![requests.recv().await?];
+    let (mut records, mut bytes) = (0, 0);
+    loop {
+        let last = waiting.last()?;
+        records += last.records.len();
+        bytes += last.records.iter().map(NewRecord::size).sum::<usize>();
+        if records >= STATEMENT_RECORDS || bytes >= STATEMENT_BYTES {
+            return Some(waiting);
+        }
+        match requests.try_recv() {
+            Ok(request) => waiting.push(request),
+            Err(_) => return Some(waiting),
         }
     }
 }
