@@ -18,7 +18,11 @@ pub fn brokers() -> String {
 }
 
 fn start() -> String {
-    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let port = TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     // Not a `TempDir`: nothing in a static is dropped. The script removes it.
     let directory = tempfile::tempdir().unwrap().keep();
@@ -35,7 +39,11 @@ fn start() -> String {
         .unwrap();
     let until = Instant::now() + Duration::from_secs(120);
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(is_running(&mut node), "Kafka ended while it started: see {}", log.display());
+        assert!(
+            is_running(&mut node),
+            "Kafka ended while it started: see {}",
+            log.display()
+        );
         assert!(Instant::now() < until, "Kafka does not listen: see {}", log.display());
         std::thread::sleep(Duration::from_millis(100));
     }
