@@ -5,6 +5,8 @@
 //! With an audience no larger than the sample it is exact too, but for what only the future tells: caps counted over
 //! time, and quiet hours that begin while it runs.
 
+mod sums;
+
 use std::collections::{BTreeMap, HashSet};
 
 use domain::{Cause, Class, Contact, MessageId, Reason};
@@ -17,6 +19,7 @@ use resources::{
 use serde_json::{Map, Value};
 use store::suppressions::Scope;
 
+use self::sums::Sums;
 use crate::{
     Api, ApiError, Caller, Role,
     resources::{named, parse_condition},
@@ -44,6 +47,8 @@ pub struct PreviewRequest {
     /// Absent: marketing.
     pub class: Option<Class>,
     pub smart: bool,
+    /// What the campaign would be called: `{{ campaign.name }}`.
+    pub name: Option<String>,
     /// For `{{ campaign.NAME }}`.
     pub values: Map<String, Value>,
     /// When it would start; absent: now.
@@ -101,18 +106,6 @@ pub struct Preview {
     pub ends_at: Option<Timestamp>,
 }
 
-/// What the sample adds up to.
-#[derive(Default)]
-struct Sums {
-    sent: usize,
-    deferred: usize,
-    suppressed: BTreeMap<Reason, usize>,
-    parts: BTreeMap<u16, usize>,
-    cost_micros: i64,
-    /// Parts by the gateway that would take them.
-    gateways: BTreeMap<String, u64>,
-}
-
 impl Api {
     /// Counts, samples and composes.
     pub async fn preview(&self, caller: &Caller, request: &PreviewRequest) -> Result<Preview, ApiError> {
@@ -148,23 +141,20 @@ impl Api {
         let contacts = self.store.audience_page(&expression, &named, "", limit, now).await?;
         let stopped = self.stopped(&contacts).await?;
 
-        let composer = Composer::new(&snapshot);
+        let judge = Judge {
+            composer: Composer::new(&snapshot),
+            snapshot: &snapshot,
+            template: &template,
+            values: values(request),
+            deadline: request.deadline,
+            start,
+        };
         let mut sums = Sums::default();
         let mut refusal = None;
         let mut composed = Vec::new();
         let mut phones = HashSet::new();
         for (contact, stopped) in contacts.iter().zip(stopped) {
-            let outcome = judge(
-                &snapshot,
-                &composer,
-                &template,
-                request,
-                contact,
-                stopped,
-                &mut phones,
-                start,
-            );
-            match outcome {
+            match judge.judge(contact, stopped, &mut phones) {
                 Ok((text, deferred)) => {
                     sums.add(&snapshot, contact, &text, deferred);
                     composed.push((contact, text));
@@ -232,59 +222,73 @@ fn template_of(request: &PreviewRequest, snapshot: &Snapshot) -> Result<Template
     }
 }
 
-/// What would become of one contact's message: its text and whether it waits, or why there is none.
-#[expect(clippy::too_many_arguments, reason = "one call, and each is a different thing")]
-fn judge<'a>(
-    snapshot: &Snapshot,
-    composer: &Composer,
-    template: &Template,
-    request: &PreviewRequest,
-    contact: &'a Contact,
-    stopped: Stopped,
-    phones: &mut HashSet<&'a str>,
+/// What a contact's message is judged by.
+struct Judge<'a> {
+    snapshot: &'a Snapshot,
+    composer: Composer,
+    template: &'a Template,
+    values: Map<String, Value>,
+    deadline: Option<Timestamp>,
     start: Timestamp,
-) -> Result<(Composed, bool), (Reason, Option<String>)> {
-    let phone = contact.phone.as_ref().ok_or((Reason::NoPhone, None))?;
-    if !phones.insert(phone.e164()) {
-        return Err((Reason::DuplicatePhone, None));
+}
+
+impl Judge<'_> {
+    /// What would become of one contact's message: its text and whether it waits, or why there is none.
+    fn judge<'c>(
+        &self,
+        contact: &'c Contact,
+        stopped: Stopped,
+        phones: &mut HashSet<&'c str>,
+    ) -> Result<(Composed, bool), (Reason, Option<String>)> {
+        let phone = contact.phone.as_ref().ok_or((Reason::NoPhone, None))?;
+        if !phones.insert(phone.e164()) {
+            return Err((Reason::DuplicatePhone, None));
+        }
+        let validity = self.template.validity.map(Period::duration);
+        let subject = Subject {
+            class: self.template.class,
+            phone,
+            zone: contact.time_zone.as_deref(),
+            consent: contact.marketing_consent,
+            stopped,
+            deadline: self.deadline,
+            valid_until: validity.map(|validity| after(self.start, validity)),
+            sent: &[],
+        };
+        let deferred = match decide(&self.snapshot.policy, &subject, self.start) {
+            Decision::Send => false,
+            Decision::Defer { .. } => true,
+            Decision::Suppress(reason) | Decision::Expire(reason) => return Err((reason, None)),
+        };
+        let cause = Cause::Campaign {
+            campaign_id: UNNAMED.into(),
+        };
+        let compose = Compose {
+            template: &self.template.name,
+            contact,
+            message_id: MessageId::derive(&cause, &contact.id).0,
+            event: &Map::new(),
+            campaign: &self.values,
+            custom: &self.values,
+            default_zone: None,
+            deadline: self.deadline,
+        };
+        match self.composer.compose(&compose) {
+            Ok(text) => Ok((text, deferred)),
+            Err(refusal) => Err((refusal.reason, Some(refusal.detail))),
+        }
     }
-    let valid_until = template
-        .validity
-        .map(Period::duration)
-        .map(|validity| after(start, validity));
-    let subject = Subject {
-        class: template.class,
-        phone,
-        zone: contact.time_zone.as_deref(),
-        consent: contact.marketing_consent,
-        stopped,
-        deadline: request.deadline,
-        valid_until,
-        sent: &[],
-    };
-    let deferred = match decide(&snapshot.policy, &subject, start) {
-        Decision::Send => false,
-        Decision::Defer { .. } => true,
-        Decision::Suppress(reason) | Decision::Expire(reason) => return Err((reason, None)),
-    };
-    let cause = Cause::Campaign {
-        campaign_id: UNNAMED.into(),
-    };
-    let empty = Map::new();
-    let compose = Compose {
-        template: &template.name,
-        contact,
-        message_id: MessageId::derive(&cause, &contact.id).0,
-        event: &empty,
-        campaign: &request.values,
-        custom: &empty,
-        default_zone: None,
-        deadline: request.deadline,
-    };
-    match composer.compose(&compose) {
-        Ok(text) => Ok((text, deferred)),
-        Err(refusal) => Err((refusal.reason, Some(refusal.detail))),
+}
+
+/// What `{{ campaign.… }}` stands for: the values, and the name where they do not say it.
+fn values(request: &PreviewRequest) -> Map<String, Value> {
+    let mut values = request.values.clone();
+    if let Some(name) = &request.name
+        && !values.contains_key("name")
+    {
+        values.insert("name".into(), name.as_str().into());
     }
+    values
 }
 
 /// The first, the one in the middle and the longest, each once.
@@ -317,73 +321,6 @@ fn shown(composed: &[(&Contact, Composed)]) -> Vec<PreviewText> {
             }
         })
         .collect()
-}
-
-impl Sums {
-    fn add(&mut self, snapshot: &Snapshot, contact: &Contact, text: &Composed, deferred: bool) {
-        self.sent += 1;
-        self.deferred += usize::from(deferred);
-        *self.parts.entry(text.parts).or_default() += 1;
-        self.cost_micros = self.cost_micros.saturating_add(text.cost_micros);
-        let Some(phone) = &contact.phone else { return };
-        // The one that the dispatcher would take while all are up.
-        let gateway = snapshot
-            .gateways
-            .values()
-            .filter(|gateway| gateway.serves(phone.e164()))
-            .min_by_key(|gateway| (gateway.priority, &gateway.name));
-        if let Some(gateway) = gateway {
-            *self.gateways.entry(gateway.name.clone()).or_default() += u64::from(text.parts);
-        }
-    }
-
-    fn scale(
-        self,
-        count: i64,
-        sampled: usize,
-        snapshot: &Snapshot,
-        start: Timestamp,
-        refusal: Option<String>,
-        texts: Vec<PreviewText>,
-    ) -> Preview {
-        let factor = match sampled {
-            0 => 0.0,
-            sampled => count as f64 / sampled as f64,
-        };
-        let scaled = |part: f64| (part * factor).round() as i64;
-        // The gateways work at the same time: the slowest says when all is through.
-        let seconds = self
-            .gateways
-            .iter()
-            .filter_map(|(name, parts)| {
-                let rate = snapshot.gateways.get(name)?.rate.max(1);
-                Some((*parts as f64 * factor / f64::from(rate)).ceil() as i64)
-            })
-            .max();
-        let total: usize = self
-            .parts
-            .iter()
-            .map(|(parts, texts)| usize::from(*parts) * texts)
-            .sum();
-        Preview {
-            count,
-            sampled,
-            sent: scaled(self.sent as f64),
-            deferred: scaled(self.deferred as f64),
-            suppressed: self
-                .suppressed
-                .into_iter()
-                .map(|(reason, contacts)| (reason, scaled(contacts as f64)))
-                .collect(),
-            refusal,
-            texts,
-            total_parts: scaled(total as f64),
-            cost_micros: scaled(self.cost_micros as f64),
-            parts: self.parts,
-            seconds,
-            ends_at: seconds.map(|seconds| after(start, SignedDuration::from_secs(seconds))),
-        }
-    }
 }
 
 fn after(start: Timestamp, duration: SignedDuration) -> Timestamp {

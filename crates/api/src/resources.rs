@@ -5,17 +5,15 @@
 //! references are checked under one lock with what is there already, so that two applies at once cannot break each
 //! other's.
 
-use std::{collections::BTreeSet, sync::Arc};
+mod check;
 
-use domain::audience::Expression;
 use jiff::Timestamp;
 use resources::{Kind, Resource, ResourceError, Snapshot, Template, composer::Composer, parse_toml_with_lines};
 use serde_json::Value;
-use store::{
-    audience::Named,
-    resources::{Applied, ResourceRow},
-};
+use store::resources::{Applied, ResourceRow};
 
+use self::check::{broken, problems};
+pub(crate) use self::check::{named, parse_condition};
 use crate::{Api, ApiError, Caller, ErrorDetail, ErrorKind, Role};
 
 const HIDDEN: &str = "…";
@@ -182,108 +180,6 @@ impl Api {
     }
 }
 
-/// The named audiences of a snapshot that parse.
-pub(crate) fn named(snapshot: &Snapshot) -> Named {
-    snapshot
-        .audiences
-        .iter()
-        .filter_map(|(name, audience)| {
-            let expression = domain::audience::parse(&audience.condition).ok()?;
-            Some((name.clone(), Arc::new(expression)))
-        })
-        .collect()
-}
-
-/// An expression that stands for itself: it parses, and the audiences that it names are there.
-pub(crate) fn parse_condition(text: &str, snapshot: &Snapshot) -> Result<Expression, String> {
-    let expression = domain::audience::parse(text).map_err(|error| error.to_string())?;
-    check_audiences(&expression, snapshot, None)?;
-    Ok(expression)
-}
-
-/// That every audience named by an expression is there, and that none leads back to itself; `of` is the audience that
-/// the expression is the definition of.
-fn check_audiences(expression: &Expression, snapshot: &Snapshot, of: Option<&str>) -> Result<(), String> {
-    fn walk(expression: &Expression, snapshot: &Snapshot, path: &mut Vec<String>) -> Result<(), String> {
-        for name in expression.audiences() {
-            if path.contains(&name) {
-                return Err(format!("audience `{name}` leads back to itself: expected no circle"));
-            }
-            let Some(audience) = snapshot.audiences.get(&name) else {
-                return Err(format!("there is no audience `{name}`"));
-            };
-            // What does not parse is told at its own place.
-            if let Ok(inner) = domain::audience::parse(&audience.condition) {
-                path.push(name);
-                walk(&inner, snapshot, path)?;
-                path.pop();
-            }
-        }
-        Ok(())
-    }
-    walk(expression, snapshot, &mut of.map(str::to_owned).into_iter().collect())
-}
-
-/// What is wrong with a resource beside all others: the key and what was expected.
-fn problems(resource: &Resource, all: &Snapshot) -> Vec<(&'static str, String)> {
-    let mut problems = Vec::new();
-    match resource {
-        Resource::Gateway(_) => {}
-        Resource::Template(template) => problems.extend(
-            Composer::check(template)
-                .into_iter()
-                .map(|problem| (problem.key, problem.message)),
-        ),
-        Resource::Audience(audience) => match domain::audience::parse(&audience.condition) {
-            Ok(expression) => {
-                let checked = check_audiences(&expression, all, Some(&audience.name));
-                problems.extend(checked.err().map(|message| ("where", message)));
-            }
-            Err(error) => problems.push(("where", error.to_string())),
-        },
-        Resource::Trigger(trigger) => {
-            if !all.templates.contains_key(&trigger.template) {
-                problems.push(("template", format!("there is no template `{}`", trigger.template)));
-            }
-            if let Some(audience) = &trigger.audience
-                && !all.audiences.contains_key(audience)
-            {
-                problems.push(("audience", format!("there is no audience `{audience}`")));
-            }
-            if let Some(when) = &trigger.when {
-                let checked = domain::audience::parse_for_trigger(when)
-                    .map_err(|error| error.to_string())
-                    .and_then(|expression| check_audiences(&expression, all, None));
-                problems.extend(checked.err().map(|message| ("when", message)));
-            }
-            if let Some(unless) = &trigger.unless
-                && let Err(error) = domain::audience::parse_unless(unless)
-            {
-                problems.push(("unless", error.to_string()));
-            }
-        }
-        Resource::Policy(policy) => {
-            for gateway in policy.prices.iter().filter_map(|price| price.gateway.as_ref()) {
-                if !all.gateways.contains_key(gateway) {
-                    problems.push(("price", format!("there is no gateway `{gateway}`")));
-                }
-            }
-        }
-    }
-    problems
-}
-
-/// The resources that refer to something that is not there.
-fn broken(all: &Snapshot) -> BTreeSet<(Kind, String)> {
-    let resources = (all.audiences.values().map(|one| Resource::Audience((**one).clone())))
-        .chain(all.triggers.values().map(|one| Resource::Trigger((**one).clone())))
-        .chain([Resource::Policy((*all.policy).clone())]);
-    resources
-        .filter(|resource| !problems(resource, all).is_empty())
-        .map(|resource| (resource.kind(), resource.name().to_owned()))
-        .collect()
-}
-
 /// Stored rows as a snapshot; what a newer version wrote and this one cannot read is passed over.
 fn snapshot(rows: Vec<ResourceRow>) -> Snapshot {
     let mut snapshot = Snapshot::default();
@@ -353,53 +249,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn check(toml: &str) -> Vec<String> {
-        let parsed = parse_toml_with_lines(toml).unwrap();
-        let mut all = Snapshot::default();
-        for one in &parsed {
-            all.insert(one.resource.clone(), 1);
-        }
-        parsed
-            .iter()
-            .flat_map(|one| {
-                problems(&one.resource, &all)
-                    .into_iter()
-                    .map(|(key, message)| one.error(key, message).to_string())
-            })
-            .collect()
-    }
-
-    #[test]
-    fn references_and_expressions_are_checked_with_their_lines() {
-        let errors = check(
-            r#"
-[[audience]]
-name = "north"
-where = 'region = '
-
-[[trigger]]
-name = "t"
-on = "order.placed"
-template = "nothing"
-when = 'event.amount >'
-audience = "south"
-"#,
-        );
-        assert_eq!(errors.len(), 4, "{errors:#?}");
-        assert!(errors[0].starts_with("line 4: audience `north`: where:"), "{errors:#?}");
-        assert!(
-            errors
-                .iter()
-                .any(|error| error.contains("there is no template `nothing`"))
-        );
-        assert!(
-            errors
-                .iter()
-                .any(|error| error.contains("there is no audience `south`"))
-        );
-        assert!(errors.iter().any(|error| error.starts_with("line 10:")), "{errors:#?}");
-    }
 
     #[test]
     fn secrets_are_not_shown() {

@@ -1,8 +1,10 @@
 //! Campaigns.
 
+mod json;
+
 use std::convert::Infallible;
 
-use api::campaigns::{CampaignDraft, CampaignStatus};
+use api::campaigns::CampaignDraft;
 use axum::{
     Json as Answer,
     extract::State,
@@ -11,11 +13,11 @@ use axum::{
 };
 use futures::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use store::{Campaign, messages::Counts};
-use utoipa::ToSchema;
 use uuid::Uuid;
 
+use self::json::{
+    CampaignJson, CampaignLogJson, CampaignLogLineJson, CampaignStatusJson, CampaignsJson, NewCampaignJson,
+};
 use super::{
     CAMPAIGNS, Http, READERS,
     extract::{Call, Json, Params, Segments, When, id},
@@ -102,119 +104,6 @@ pub(super) fn add(routes: Routes) -> Routes {
             .gives_media("text/event-stream", None),
             watch,
         )
-}
-
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct NewCampaignJson {
-    /// 1 to 200 characters.
-    name: String,
-    /// The name of an audience, or
-    #[serde(default)]
-    audience: Option<String>,
-    /// an expression of the audience language.
-    #[serde(default)]
-    r#where: Option<String>,
-    /// The name of a template.
-    template: String,
-    /// For the template: `{{ campaign.NAME }}`.
-    #[serde(default)]
-    #[schema(value_type = Object)]
-    values: Map<String, Value>,
-    /// When to start; absent: when it is launched.
-    #[serde(default)]
-    at: Option<When>,
-    /// A cron pattern such as `0 9 * * MON`, in `zone`.
-    #[serde(default)]
-    recurring: Option<String>,
-    /// An IANA zone such as `Indian/Reunion`.
-    #[serde(default)]
-    zone: Option<String>,
-    /// Nothing is sent after it.
-    #[serde(default)]
-    deadline: Option<When>,
-    /// The most it may cost, in millionths of the account's currency.
-    #[serde(default)]
-    budget_micros: Option<i64>,
-    /// The share of the audience that gets nothing, to compare with: 0 to 100.
-    #[serde(default)]
-    control_percent: u32,
-    #[serde(default)]
-    idempotency_key: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct CampaignJson {
-    id: Uuid,
-    name: String,
-    /// `draft`, `scheduled`, `running`, `paused`, `finished` or `cancelled`.
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    audience: Option<String>,
-    r#where: String,
-    template: String,
-    #[schema(value_type = Object)]
-    values: Map<String, Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    at: Option<When>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    recurring: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    zone: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deadline: Option<When>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    budget_micros: Option<i64>,
-    control_percent: i16,
-    /// The recurring campaign that this is one occurrence of.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parent_id: Option<Uuid>,
-    created_at: When,
-    created_by: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    launched_at: Option<When>,
-    /// When every contact was planned.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expanded_at: Option<When>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    finished_at: Option<When>,
-    /// Contacts planned so far.
-    planned: i64,
-}
-
-/// A campaign and each of its messages counted once, in its present state: `planned` is the sum of all others.
-#[derive(Serialize, ToSchema)]
-struct CampaignStatusJson {
-    #[serde(flatten)]
-    campaign: CampaignJson,
-    suppressed: i64,
-    accepted: i64,
-    delivered: i64,
-    failed: i64,
-    expired: i64,
-    cancelled: i64,
-    unknown: i64,
-    /// On its way.
-    pending: i64,
-}
-
-#[derive(Serialize, ToSchema)]
-struct CampaignsJson {
-    campaigns: Vec<CampaignJson>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct CampaignLogJson {
-    log: Vec<CampaignLogLineJson>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct CampaignLogLineJson {
-    at: When,
-    by: String,
-    action: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -360,61 +249,4 @@ fn event(name: &str, data: &impl Serialize) -> Event {
     let event = Event::default().event(name);
     // Plain data: there is nothing in it that JSON could not hold.
     event.data(serde_json::to_string(data).unwrap_or_default())
-}
-
-impl From<Campaign> for CampaignJson {
-    fn from(campaign: Campaign) -> Self {
-        CampaignJson {
-            id: campaign.id,
-            name: campaign.name,
-            state: campaign.state.as_str(),
-            audience: campaign.audience,
-            r#where: campaign.expression,
-            template: campaign.template,
-            values: campaign.vars,
-            at: campaign.at.map(When),
-            recurring: campaign.recurring,
-            zone: campaign.zone,
-            deadline: campaign.deadline.map(When),
-            budget_micros: campaign.budget_micros,
-            control_percent: campaign.control_percent,
-            parent_id: campaign.parent_id,
-            created_at: When(campaign.created_at),
-            created_by: campaign.created_by,
-            launched_at: campaign.launched_at.map(When),
-            expanded_at: campaign.expanded_at.map(When),
-            finished_at: campaign.finished_at.map(When),
-            planned: campaign.planned,
-        }
-    }
-}
-
-impl From<CampaignStatus> for CampaignStatusJson {
-    fn from(status: CampaignStatus) -> Self {
-        let Counts {
-            planned,
-            suppressed,
-            accepted,
-            delivered,
-            failed,
-            expired,
-            cancelled,
-            unknown,
-            pending,
-        } = status.counts;
-        let mut campaign = CampaignJson::from(status.campaign);
-        // Of the same moment as the others.
-        campaign.planned = planned;
-        CampaignStatusJson {
-            campaign,
-            suppressed,
-            accepted,
-            delivered,
-            failed,
-            expired,
-            cancelled,
-            unknown,
-            pending,
-        }
-    }
 }

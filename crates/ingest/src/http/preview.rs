@@ -53,6 +53,9 @@ struct PreviewRequestJson {
     class: Option<String>,
     #[serde(default)]
     smart: bool,
+    /// What the campaign would be called: `{{ campaign.name }}`.
+    #[serde(default)]
+    name: Option<String>,
     /// For the template: `{{ campaign.NAME }}`.
     #[serde(default)]
     #[schema(value_type = Object)]
@@ -127,6 +130,7 @@ async fn preview(
         sender: asked.sender,
         class,
         smart: asked.smart,
+        name: asked.name,
         values: asked.values,
         at: asked.at.map(|at| at.0),
         deadline: asked.deadline.map(|deadline| deadline.0),
