@@ -3,7 +3,8 @@
 //! The breaker has hysteresis, so that one error does not make traffic flap between two gateways: it opens after
 //! [`OPENS_AFTER`] failures in a row, lets one message through at a time after a cool-down that doubles with each
 //! disappointment, and closes after [`CLOSES_AFTER`] successes in a row. A failure is what the gateway does not answer
-//! for (cut, timed out, out of order); a refusal is an answer.
+//! for (cut, timed out, not there). A refusal is an answer. An answer that it cannot now (a full queue, a system error) may
+//! concern one phone or all: it takes [`FALTERS_LIKE_FAILURE`] of these to count as one failure.
 //!
 //! Throttling is no failure: it pauses the gateway, the longer the more often it comes without a success in between.
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const OPENS_AFTER: u32 = 5;
+const FALTERS_LIKE_FAILURE: u32 = 4;
 const CLOSES_AFTER: u32 = 3;
 const COOL_DOWN: Duration = Duration::from_secs(1);
 const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
@@ -29,14 +31,23 @@ const PAUSES: [Duration; 6] = [
 pub(crate) enum Sign {
     Works,
     Throttles,
+    /// It answers that it cannot now.
+    Falters,
     Fails,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    Closed { failures: u32 },
-    Open { until: Instant },
-    HalfOpen { successes: u32 },
+    /// How near it is to opening, in parts of a failure.
+    Closed {
+        failures: u32,
+    },
+    Open {
+        until: Instant,
+    },
+    HalfOpen {
+        successes: u32,
+    },
 }
 
 #[derive(Debug)]
@@ -122,16 +133,18 @@ impl Breaker {
                     self.paused_until = Some(now + pause);
                 }
             }
-            Sign::Fails => match &mut self.state {
+            Sign::Fails | Sign::Falters => match &mut self.state {
                 State::Closed { failures } => {
-                    *failures += 1;
-                    if *failures >= OPENS_AFTER {
+                    *failures += if sign == Sign::Fails { FALTERS_LIKE_FAILURE } else { 1 };
+                    if *failures >= OPENS_AFTER * FALTERS_LIKE_FAILURE {
                         self.open(now);
                     }
                 }
                 State::Open { .. } => {}
                 State::HalfOpen { .. } => {
-                    self.cool_down = (self.cool_down * 2).min(COOL_DOWN_MAX);
+                    if sign == Sign::Fails {
+                        self.cool_down = (self.cool_down * 2).min(COOL_DOWN_MAX);
+                    }
                     self.open(now);
                 }
             },
@@ -187,6 +200,18 @@ mod tests {
             assert!(!breaker.is_open(0, now));
             breaker.note(Sign::Fails, now);
         }
+    }
+
+    #[test]
+    fn a_gateway_that_answers_gets_more_patience() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new();
+        for _ in 1..OPENS_AFTER * FALTERS_LIKE_FAILURE {
+            breaker.note(Sign::Falters, now);
+        }
+        assert!(!breaker.is_open(0, now));
+        breaker.note(Sign::Falters, now);
+        assert!(breaker.is_open(0, now));
     }
 
     #[test]

@@ -58,6 +58,14 @@ impl Ending {
     }
 }
 
+/// What came of a judgement.
+#[derive(Debug)]
+pub(crate) enum Judged {
+    Send(Item),
+    /// It is decided on; the next record of its message, if there is one.
+    Gone(Option<Item>),
+}
+
 /// When a deferred record comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Later {
@@ -140,8 +148,8 @@ impl Core {
         let now = self.clock.now();
         let judgement = judge(&item.record, item.campaign, &self.live.current(), now);
         let mut item = match self.judged(item, judgement) {
-            Ok(next) => return next,
-            Err(item) => item,
+            Judged::Gone(next) => return next,
+            Judged::Send(item) => item,
         };
         let instant = Instant::now();
         match self.fleet.route(item.record.phone.e164(), instant) {
@@ -171,10 +179,10 @@ impl Core {
         }
     }
 
-    /// Acts on a judgement; `Err` gives the item back: it is to be sent.
-    pub(crate) fn judged(&self, item: Item, judgement: Judgement) -> Result<Option<Item>, Item> {
+    /// Acts on a judgement.
+    pub(crate) fn judged(&self, item: Item, judgement: Judgement) -> Judged {
         let ending = match judgement {
-            Judgement::Send => return Err(item),
+            Judgement::Send => return Judged::Send(item),
             Judgement::Cancel => verdict(State::Cancelled, Some(Reason::CampaignCancelled)),
             Judgement::Park(campaign) => Ending::Verdict {
                 state: State::Deferred,
@@ -188,7 +196,7 @@ impl Core {
             },
             Judgement::Expire(reason) => verdict(State::Expired, Some(reason)),
         };
-        Ok(self.conclude(item, ending))
+        Judged::Gone(self.conclude(item, ending))
     }
 
     /// Hands an item that was not started to the writer.

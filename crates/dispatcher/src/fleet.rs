@@ -40,6 +40,9 @@ pub(crate) enum Route {
     Down(Instant),
 }
 
+/// Throttling ones last, then by priority, then by how long their work takes.
+type Rank = (bool, u32, f64);
+
 /// What a new snapshot changed.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
@@ -124,7 +127,7 @@ impl Fleet {
 
     pub(crate) fn route(&self, e164: &str, now: Instant) -> Route {
         let gates = self.lock();
-        let mut best: Option<((bool, u32, f64), &Arc<Gate>)> = None;
+        let mut best: Option<(Rank, &Arc<Gate>)> = None;
         let mut down: Option<Instant> = None;
         for gate in gates.values().filter(|gate| gate.resource().serves(e164)) {
             match gate.standing(now) {

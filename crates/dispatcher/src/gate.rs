@@ -27,6 +27,8 @@ use crate::{
 const CLAIM_MOST: usize = 500;
 /// How much of the rate is claimed ahead.
 const AHEAD_SECONDS: f64 = 0.2;
+/// What is used of a rate. What leaves here in a second may arrive within a little less.
+const HEADROOM: f64 = 0.985;
 /// A pause that claimed items sit out.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -111,6 +113,10 @@ pub(crate) fn slot(class: Class) -> usize {
     }
 }
 
+fn own_rate(resource: &resources::Gateway, share: f64) -> f64 {
+    f64::from(resource.rate) * share * HEADROOM
+}
+
 fn window(resource: &resources::Gateway) -> Arc<Semaphore> {
     let binds = match resource.kind {
         resources::gateway::GatewayKind::Smpp => resource.binds.max(1),
@@ -124,7 +130,7 @@ impl Gate {
         Gate {
             name: resource.name.clone(),
             inner: Mutex::new(Inner {
-                limiter: Limiter::new(f64::from(resource.rate) * share, now),
+                limiter: Limiter::new(own_rate(&resource, share), now),
                 breaker: Breaker::new(),
                 // It is connecting.
                 down_since: Some(now),
@@ -160,7 +166,7 @@ impl Gate {
         now: Instant,
     ) -> Option<Arc<dyn Gateway>> {
         let mut inner = self.lock();
-        inner.limiter.set_rate(f64::from(resource.rate) * share, now);
+        inner.limiter.set_rate(own_rate(&resource, share), now);
         let old = handle.map(|handle| {
             inner.window = window(&resource);
             inner.breaker = Breaker::new();
@@ -175,7 +181,7 @@ impl Gate {
 
     pub(crate) fn set_share(&self, share: f64, now: Instant) {
         let mut inner = self.lock();
-        let rate = f64::from(inner.resource.rate) * share;
+        let rate = own_rate(&inner.resource, share);
         inner.limiter.set_rate(rate, now);
         drop(inner);
         self.wake();

@@ -168,7 +168,8 @@ pub(crate) fn sign(outcome: &Outcome) -> Sign {
     match outcome {
         Outcome::Accepted { .. } | Outcome::Refused { .. } => Sign::Works,
         Outcome::Retry { throttled: true, .. } => Sign::Throttles,
-        Outcome::Retry { throttled: false, .. } | Outcome::Unreachable | Outcome::Unknown { .. } => Sign::Fails,
+        Outcome::Retry { throttled: false, .. } => Sign::Falters,
+        Outcome::Unreachable | Outcome::Unknown { .. } => Sign::Fails,
     }
 }
 

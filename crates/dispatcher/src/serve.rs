@@ -13,7 +13,7 @@ use store::{
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
-    core::{Core, Ending, Work},
+    core::{Core, Ending, Judged, Work},
     gate::{Claimed, Gate, Next, Take},
     item::Item,
     judge::judge,
@@ -104,14 +104,14 @@ async fn claim_items(core: &Core, gate: &Gate, slot: usize, class: Class, taken:
         // It may have waited in the queue for long.
         let judgement = judge(&item.record, item.campaign, &snapshot, now);
         match core.judged(item, judgement) {
-            Ok(next) => {
+            Judged::Gone(next) => {
                 gone += 1;
                 if let Some(next) = next {
                     core.place(next);
                 }
             }
-            Err(item) if core.offsets.start(&item.token) => items.push(item),
-            Err(item) => {
+            Judged::Send(item) if core.offsets.start(&item.token) => items.push(item),
+            Judged::Send(item) => {
                 gone += 1;
                 core.leave(item.record.message_id);
             }
@@ -234,7 +234,11 @@ async fn submit(core: Arc<Core>, gate: Arc<Gate>) {
             Next::Closed => return,
             Next::Go(claimed, handle, permit) => {
                 metrics::submitting(&gate.name, claimed.item.record.class, claimed.since.elapsed());
-                tokio::spawn(attempt(core.clone(), gate.clone(), *claimed, handle, permit));
+                // It begins here and now, not when a new task gets its turn: the rate is what the gateway sees.
+                let mut attempt = Box::pin(attempt(core.clone(), gate.clone(), *claimed, handle, permit));
+                if futures::poll!(&mut attempt).is_pending() {
+                    tokio::spawn(attempt);
+                }
                 continue;
             }
             Next::Release(claimed) => {

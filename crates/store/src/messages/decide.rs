@@ -213,11 +213,7 @@ mod tests {
                 waits,
                 "{state}"
             );
-            assert_eq!(
-                verdict(State::Queued, None).apply(&mut row.clone(), false),
-                false,
-                "{state}"
-            );
+            assert!(!verdict(State::Queued, None).apply(&mut row.clone(), false), "{state}");
             let taken_over = verdict(State::Expired, None).apply(&mut row, true);
             assert_eq!(taken_over, waits || state == State::Sending, "{state}");
             assert_eq!(
