@@ -26,7 +26,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<i64, StoreError> {
         let mut sql = Sql::new(audiences, now);
-        sql.push("select count(*) from contacts c where ").condition(expression);
+        sql.push("select count(*) from ").matching(expression, None);
         let (text, arguments) = sql.finish()?;
         let mut tx = self.begin().await?;
         tx.audience_settings("60s").await?;
@@ -51,8 +51,8 @@ impl Store {
         let mut sql = Sql::new(audiences, now);
         sql.push("select ")
             .push(contacts::COLUMNS)
-            .push(" from contacts c where c.id > ");
-        sql.bind(after.to_owned()).push(" and ").condition(expression);
+            .push(" from ")
+            .matching(expression, Some(after));
         sql.push(" order by c.id limit ").bind(limit);
         let (text, arguments) = sql.finish()?;
         let mut tx = self.begin().await?;
@@ -76,8 +76,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<Walk, StoreError> {
         let mut sql = Sql::new(audiences, now);
-        sql.push("declare walk no scroll cursor for select c.id, c.phone from contacts c where c.id > ");
-        sql.bind(after.to_owned()).push(" and ").condition(expression);
+        sql.push("declare walk no scroll cursor for select c.id, c.phone from ");
+        sql.matching(expression, Some(after));
         sql.push(" order by c.id");
         let (text, arguments) = sql.finish()?;
         let mut tx = self.begin().await?;
@@ -113,11 +113,14 @@ impl Store {
 }
 
 impl Tx {
-    /// Memory for hashing a million contacts; no compiling of plans, which takes longer than it gives; all rows of a
-    /// cursor are wanted, not the first ones soon.
+    /// Memory for hashing a million contacts; contacts joined with their history partition by partition, which are cut
+    /// alike; no compiling of plans, which takes longer than it gives; all rows of a cursor are wanted, not the first ones
+    /// soon.
     async fn audience_settings(&mut self, timeout: &str) -> Result<(), StoreError> {
         sqlx::query(
             "select set_config('work_mem', '64MB', true), set_config('jit', 'off', true),
+                 set_config('enable_partitionwise_join', 'on', true),
+                 set_config('enable_partitionwise_aggregate', 'on', true),
                  set_config('cursor_tuple_fraction', '1', true), set_config('statement_timeout', $1, true)",
         )
         .bind(timeout)

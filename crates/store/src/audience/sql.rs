@@ -5,13 +5,16 @@
 //! means by a value that is not set, so a leaf stands bare where it must hold (and an index can answer it) and as
 //! `(…) is not true` where it must not.
 //!
-//! What a contact did is asked by `exists`: the planner makes a semi-join of it where it stands in a conjunction, and a
-//! hashed or an indexed look-up elsewhere.
+//! What a contact did is asked by `exists` where it must hold of everybody that is found (or must not): the planner makes a
+//! semi-join or an anti-join of it. Below an `or` it would become a subplan that is built again for every partition of
+//! `contacts`; there it is joined once, from the left, and the condition asks whether there was a match.
 
 use std::{fmt::Write as _, sync::Arc};
 
 use domain::audience::{
-    Expression, MAX_NESTED_AUDIENCES, born_by, bounds, days_before, iso, today,
+    Expression, MAX_NESTED_AUDIENCES, born_by, bounds, days_before, iso,
+    number::Decimal,
+    today,
     tree::{Comparison, Did, Field, Literal, Measure, Node, Operand, Path, Subject, Test, Which},
 };
 use jiff::{Timestamp, civil::Date};
@@ -28,9 +31,11 @@ const MAX_PARAMETERS: usize = 20_000;
 
 /// A statement that is being written.
 pub(super) struct Sql<'a> {
-    pub text: String,
-    pub arguments: PgArguments,
+    text: String,
+    arguments: PgArguments,
     count: usize,
+    /// Joins that the condition needs.
+    joins: Vec<String>,
     audiences: &'a Named,
     now: Timestamp,
     failed: Option<StoreError>,
@@ -52,6 +57,7 @@ impl<'a> Sql<'a> {
             text: String::new(),
             arguments: PgArguments::default(),
             count: 0,
+            joins: Vec::new(),
             audiences,
             now,
             failed: None,
@@ -84,19 +90,39 @@ impl<'a> Sql<'a> {
         }
     }
 
-    /// The condition on the row `c` of `contacts`.
-    pub fn condition(&mut self, expression: &Expression) -> &mut Self {
-        self.node(expression.root(), true, 0);
-        self
+    /// Writes `contacts c … where …`: those that match and, where it is given, come after an id.
+    pub fn matching(&mut self, expression: &Expression, after: Option<&str>) -> &mut Self {
+        let condition = self.apart(|sql| {
+            if let Some(after) = after {
+                sql.push("c.id > ").bind(after.to_owned()).push(" and ");
+            }
+            sql.node(expression.root(), true, true, 0);
+        });
+        let joins = std::mem::take(&mut self.joins).concat();
+        self.push("contacts c").push(&joins).push(" where ").push(&condition)
     }
 
-    fn node(&mut self, node: &Node, holds: bool, nested: usize) {
+    /// What `write` writes, taken out of the text. Placeholders are numbered, so where it goes does not matter.
+    fn apart(&mut self, write: impl FnOnce(&mut Self)) -> String {
+        let start = self.text.len();
+        write(self);
+        self.text.split_off(start)
+    }
+
+    /// `all`: everybody that is found must pass this node.
+    fn node(&mut self, node: &Node, holds: bool, all: bool, nested: usize) {
         match node {
-            Node::And(nodes) => self.joined(nodes, holds, nested, if holds { " and " } else { " or " }),
-            Node::Or(nodes) => self.joined(nodes, holds, nested, if holds { " or " } else { " and " }),
-            Node::Not(node) => self.node(node, !holds, nested),
+            Node::And(nodes) => self.joined(nodes, holds, all && holds, nested, if holds { " and " } else { " or " }),
+            Node::Or(nodes) => self.joined(
+                nodes,
+                holds,
+                all && !holds,
+                nested,
+                if holds { " or " } else { " and " },
+            ),
+            Node::Not(node) => self.node(node, !holds, all, nested),
             Node::Is(subject, test) => self.leaf(holds, |sql| sql.is(subject, test)),
-            Node::Did(did) => self.did(did, holds),
+            Node::Did(did) => self.did(did, holds, all),
             Node::Member(name) => {
                 let audience = self.audiences.get(name).map(Arc::clone);
                 match audience {
@@ -106,7 +132,7 @@ impl<'a> Sql<'a> {
                                 "an audience leads to too many others: too many conditions in all".into(),
                             ));
                         }
-                        self.node(audience.root(), holds, nested + 1);
+                        self.node(audience.root(), holds, all, nested + 1);
                     }
                     _ => {
                         self.push(if holds { "false" } else { "true" });
@@ -116,13 +142,13 @@ impl<'a> Sql<'a> {
         }
     }
 
-    fn joined(&mut self, nodes: &[Node], holds: bool, nested: usize, separator: &str) {
+    fn joined(&mut self, nodes: &[Node], holds: bool, all: bool, nested: usize, separator: &str) {
         self.push("(");
         for (place, node) in nodes.iter().enumerate() {
             if place > 0 {
                 self.push(separator);
             }
-            self.node(node, holds, nested);
+            self.node(node, holds, all, nested);
         }
         self.push(")");
     }
@@ -380,66 +406,106 @@ impl<'a> Sql<'a> {
         }
     }
 
-    fn did(&mut self, did: &Did, holds: bool) {
-        match &did.measure {
-            Measure::Exists => self.happened(did, holds),
-            Measure::Count(Comparison::GreaterOrEqual, 1) | Measure::Count(Comparison::Greater, 0) => {
-                self.happened(did, holds);
+    fn did(&mut self, did: &Did, holds: bool, all: bool) {
+        // Who did nothing is in no group: where none is enough, those are sought for whom it does not hold.
+        let (with_none, having) = self.having(did);
+        let found = holds != with_none;
+        if all {
+            self.push(if found { "exists (" } else { "not exists (" });
+            if having.is_none() && is_any(did) {
+                self.push("select from history h where h.contact_id = c.id and ");
+                self.events(did);
+            } else {
+                self.push("select from (");
+                self.who(did, having.as_deref());
+                self.push(") g where g.contact_id = c.id");
             }
+            self.push(")");
+            return;
+        }
+        let place = self.joins.len();
+        let join = self.apart(|sql| {
+            sql.push(" left join (");
+            sql.who(did, having.as_deref());
+            let _ = write!(sql.text, ") d{place} on d{place}.contact_id = c.id");
+        });
+        self.joins.push(join);
+        let _ = write!(
+            self.text,
+            "d{place}.contact_id is {}null",
+            if found { "not " } else { "" }
+        );
+    }
+
+    /// What the events of one contact must come to, if anything; and whether what is written is the negation, because a
+    /// contact without any passes.
+    fn having(&mut self, did: &Did) -> (bool, Option<String>) {
+        match &did.measure {
+            Measure::Exists
+            | Measure::Count(Comparison::GreaterOrEqual, 1)
+            | Measure::Count(Comparison::Greater, 0) => (false, None),
             Measure::Count(comparison, count) => {
-                // Who did nothing is in no group: where none is enough, those are sought for whom it does not hold.
                 let with_none = comparison.holds(&0, count);
                 let sought = if with_none { comparison.negated() } else { *comparison };
-                self.push(if holds == with_none { "not exists (" } else { "exists (" });
-                self.grouped(did);
-                self.push("count(*) ")
-                    .push(sought.as_str())
-                    .push(" ")
-                    .bind(i64::from(*count));
-                self.push(") g where g.contact_id = c.id)");
+                let having = self.apart(|sql| {
+                    sql.push("count(*) ")
+                        .push(sought.as_str())
+                        .push(" ")
+                        .bind(i64::from(*count));
+                });
+                (with_none, Some(having))
             }
             Measure::Sum(path, comparison, number) => {
-                let with_none = comparison.holds(&domain::audience::number::Decimal::zero(), number);
+                let with_none = comparison.holds(&Decimal::zero(), number);
                 let sought = if with_none { comparison.negated() } else { *comparison };
-                self.push(if holds == with_none { "not exists (" } else { "exists (" });
-                self.grouped(did);
                 let source = Source::Json("h.data", &path.0);
-                self.push("coalesce(sum(round(");
-                self.read_by("audience_number", &source);
-                self.push(", 9)) filter (where abs(");
-                self.read_by("audience_number", &source);
-                self.push(") < 1e18), 0) ")
-                    .push(sought.as_str())
-                    .push(" ")
-                    .bind(number.to_string());
-                self.push("::numeric) g where g.contact_id = c.id)");
+                let having = self.apart(|sql| {
+                    sql.push("coalesce(sum(round(");
+                    sql.read_by("audience_number", &source);
+                    sql.push(", 9)) filter (where abs(");
+                    sql.read_by("audience_number", &source);
+                    sql.push(") < 1e18), 0) ")
+                        .push(sought.as_str())
+                        .push(" ")
+                        .bind(number.to_string());
+                    sql.push("::numeric");
+                });
+                (with_none, Some(having))
             }
         }
     }
 
-    fn grouped(&mut self, did: &Did) {
-        self.push("select from (select h.contact_id from history h where ");
-        self.events(did);
-        self.push(" group by h.contact_id having ");
-    }
-
-    fn happened(&mut self, did: &Did, holds: bool) {
-        self.push(if holds { "exists (" } else { "not exists (" });
-        self.push("select from history h where h.contact_id = c.id and ");
-        self.events(did);
-        let earlier = match did.which {
-            Which::Any => None,
-            Which::First => Some("<"),
-            Which::Last => Some(">"),
-        };
-        if let Some(earlier) = earlier {
-            self.push(" and not exists (select from history e where e.contact_id = c.id and e.type = ");
-            self.bind(did.kind.clone());
-            self.push(" and (e.time, e.source collate \"C\", e.event_id collate \"C\") ");
-            self.push(earlier);
-            self.push(" (h.time, h.source collate \"C\", h.event_id collate \"C\"))");
+    /// A query of the contacts that did it, each once.
+    fn who(&mut self, did: &Did, having: Option<&str>) {
+        if is_any(did) {
+            self.push("select h.contact_id from history h where ");
+            self.events(did);
+            self.push(" group by h.contact_id");
+            if let Some(having) = having {
+                self.push(" having ").push(having);
+            }
+            return;
         }
-        self.push(")");
+        let last = did.which == Which::Last;
+        self.push("select h.contact_id from (select distinct on (h.contact_id) h.contact_id, h.type, h.time, h.data from history h where h.type = ");
+        self.bind(did.kind.clone());
+        // The last event is among those from the window's beginning on, or not in the window; the first likewise.
+        let (from, before) = bounds(&did.window, self.now);
+        match (from, before) {
+            (Some(from), _) if last => {
+                self.push(" and h.time >= ").bind(At(from));
+            }
+            (_, Some(before)) if !last => {
+                self.push(" and h.time < ").bind(At(before));
+            }
+            _ => {}
+        }
+        self.push(if last {
+            " order by h.contact_id, h.time desc, h.source collate \"C\" desc, h.event_id collate \"C\" desc) h where "
+        } else {
+            " order by h.contact_id, h.time, h.source collate \"C\", h.event_id collate \"C\") h where "
+        });
+        self.events(did);
     }
 
     /// The condition on the row `h` of `history`.
@@ -459,6 +525,16 @@ impl<'a> Sql<'a> {
                 sql.test(&Source::Json("h.data", path), &filter.test)
             });
         }
+    }
+}
+
+/// Whether any event will do. The last one lies in a window without end exactly where any does, and the first one in a
+/// window without beginning.
+fn is_any(did: &Did) -> bool {
+    match did.which {
+        Which::Any => true,
+        Which::Last => did.filters.is_empty() && did.window.before.is_none(),
+        Which::First => did.filters.is_empty() && did.window.from.is_none(),
     }
 }
 
