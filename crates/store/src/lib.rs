@@ -19,6 +19,7 @@ mod listen;
 pub mod messages;
 pub mod parts;
 mod pool;
+pub mod replies;
 pub mod resources;
 pub mod suppressions;
 pub(crate) mod time;

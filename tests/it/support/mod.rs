@@ -5,4 +5,5 @@ pub mod database;
 pub mod kafka;
 pub mod process;
 pub mod server;
+pub mod simulator;
 pub mod tamtam;

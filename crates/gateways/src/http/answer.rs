@@ -57,9 +57,10 @@ fn by_protocol(status: u16) -> Meaning {
         429 => Meaning::Throttled,
         // Not now, or not with these credentials: ours to repair, the message is not at fault and was not taken.
         401 | 402 | 403 | 407 | 503 | 300..=399 => Meaning::Retry,
-        // A good status whose body says no, or a request that is wrong.
-        200..=299 | 400..=499 if status != 408 => Meaning::Refused,
-        // Something broke while it was being worked on.
+        // The request is wrong.
+        400..=407 | 409..=499 => Meaning::Refused,
+        // A good status whose body says something that the description does not know, or something broke while it was
+        // being worked on.
         _ => Meaning::Unknown,
     }
 }
@@ -149,6 +150,16 @@ mod tests {
             outcome(&profile("ovh"), 200, br#"{"ids":[123456789012]}"#, "r"),
             accepted("123456789012")
         );
+    }
+
+    #[test]
+    fn a_good_status_with_a_strange_body_is_not_guessed_at() {
+        for name in ["twilio", "vonage", "ovh", "kannel"] {
+            for body in [&b""[..], b"<html>", b"\xff\xfe\0", b"{}", b"[]"] {
+                let outcome = outcome(&profile(name), 200, body, "r");
+                assert!(matches!(outcome, Outcome::Unknown { .. }), "{name}: {outcome:?}");
+            }
+        }
     }
 
     #[test]

@@ -154,11 +154,9 @@ impl Gateway for HttpGateway {
                 &body,
                 &message.reference.hyphenated().to_string(),
             ),
-            // The status alone may already say that it was not taken.
-            Err(_) => match answer::outcome(&self.description, status, b"", "") {
-                Outcome::Accepted { .. } => unknown,
-                other => other,
-            },
+            Err(_) if (200..300).contains(&status) => unknown,
+            // The status alone already says that it was not taken, or says nothing.
+            Err(_) => answer::outcome(&self.description, status, b"", ""),
         }
     }
 

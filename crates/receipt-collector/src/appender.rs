@@ -1,0 +1,102 @@
+//! Callbacks onto the bus, many at a time: requests that come together share one append, and each is answered after it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bus::{Log, NewRecord};
+use events::{Callback, Topic};
+use gateways::{Incoming, Undelivered};
+use stage::crash;
+use tokio::sync::{mpsc, oneshot};
+
+/// In one append.
+const BATCH: usize = 500;
+/// Waiting; more wait at their own connections.
+const QUEUE: usize = 2_000;
+/// After this the gateway is told to bring it again: it will give up on us about then anyway.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Waiting = (NewRecord, oneshot::Sender<Result<(), Undelivered>>);
+
+/// The way onto `callbacks`. Cheap to clone; it ends when the last clone is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Appender {
+    queue: mpsc::Sender<Waiting>,
+    ids: Arc<Ids>,
+}
+
+/// Record ids: drawn once for the process, then counted.
+#[derive(Debug)]
+struct Ids {
+    prefix: u64,
+    next: AtomicU64,
+}
+
+impl Appender {
+    pub(crate) fn start(log: Arc<dyn Log>) -> Appender {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        tokio::spawn(append(log, waiting));
+        Appender {
+            queue,
+            ids: Arc::new(Ids {
+                prefix: rand::random(),
+                next: AtomicU64::new(0),
+            }),
+        }
+    }
+}
+
+#[async_trait]
+impl Incoming for Appender {
+    async fn deliver(&self, callback: Callback) -> Result<(), Undelivered> {
+        let number = self.ids.next.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{:016x}-{number}", self.ids.prefix);
+        let at = callback.received_at;
+        let record = NewRecord::wrap(Topic::Callbacks, &callback.gateway, id, at, None, &callback);
+        let (answer, kept) = oneshot::channel();
+        let lost = |why: &str| Undelivered(why.to_owned());
+        let kept = async {
+            self.queue.send((record, answer)).await.map_err(|_| lost("stopped"))?;
+            kept.await.map_err(|_| lost("stopped"))?
+        };
+        tokio::time::timeout(PATIENCE, kept)
+            .await
+            .map_err(|_| lost("the bus does not answer"))?
+    }
+}
+
+async fn append(log: Arc<dyn Log>, mut waiting: mpsc::Receiver<Waiting>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+        // Whoever does not wait any more will bring it again.
+        let (records, answers): (Vec<_>, Vec<_>) = batch.drain(..).filter(|(_, answer)| !answer.is_closed()).unzip();
+        if records.is_empty() {
+            continue;
+        }
+        let result = keep(&*log, records).await;
+        if let Err(Undelivered(reason)) = &result {
+            tracing::warn!(
+                reason,
+                "callbacks could not be kept; their gateways will bring them again"
+            );
+        }
+        for answer in answers {
+            let _ = answer.send(result.clone());
+        }
+    }
+}
+
+async fn keep(log: &dyn Log, records: Vec<NewRecord>) -> Result<(), Undelivered> {
+    let crashed = |_| Undelivered("a crash point".into());
+    crash::point("callbacks-before-append").map_err(crashed)?;
+    log.append(records)
+        .await
+        .map_err(|error| Undelivered(error.to_string()))?;
+    crash::point("callbacks-after-append").map_err(crashed)
+}

@@ -1,0 +1,61 @@
+//! Receipts that waited and now go through the step again, as records on `callbacks`: of the transport `joined`.
+//!
+//! They take the same way as any other so that they have the same guarantees: what is on the topic is applied and emitted
+//! however often somebody dies meanwhile.
+
+use domain::State;
+use events::Callback;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use store::parts::PartState;
+use uuid::Uuid;
+
+pub(crate) const TRANSPORT: &str = "joined";
+
+/// A receipt that was understood before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Joined {
+    pub(crate) forms: Vec<String>,
+    pub(crate) state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) code: Option<String>,
+    pub(crate) at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reference: Option<Uuid>,
+    /// How often it waited.
+    #[serde(default)]
+    pub(crate) waits: u32,
+}
+
+impl Joined {
+    pub(crate) fn of(part: &PartState) -> Joined {
+        Joined {
+            forms: vec![part.match_id.clone()],
+            state: part.state.as_str().into(),
+            code: part.code.clone(),
+            at: part.at,
+            reference: None,
+            waits: 0,
+        }
+    }
+
+    pub(crate) fn state(&self) -> Option<State> {
+        self.state.parse().ok()
+    }
+
+    /// As it goes onto the topic.
+    pub(crate) fn to_callback(&self, gateway: &str, received_at: Timestamp) -> Callback {
+        Callback {
+            gateway: gateway.into(),
+            transport: TRANSPORT.into(),
+            received_at,
+            meta: serde_json::Map::new(),
+            // Plain data: there is nothing in it that JSON could not hold.
+            body: serde_json::to_vec(self).unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn from_callback(callback: &Callback) -> Option<Joined> {
+        serde_json::from_slice(&callback.body).ok()
+    }
+}

@@ -1,0 +1,394 @@
+//! The step on `callbacks`: understand, correlate, settle, emit.
+//!
+//! A batch costs a constant number of statements: one to find the parts, then locks, reads and writes over all of them.
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use bus::{NewRecord, Partition};
+use domain::{State, phone::PhoneKey};
+use events::{Callback, Record as _, Topic};
+use gateways::Heard;
+use jiff::{SignedDuration, Timestamp};
+use resources::{Gateway, Snapshot};
+use stage::{Clock, Input, Live, Output, Step, StepError};
+use store::{
+    Deferred, Store, StoreError, Tx,
+    messages::{MessageRow, Settle},
+    parts::{PartRow, PartState, Unmatched},
+};
+use uuid::Uuid;
+
+use crate::{
+    forms::forms,
+    joined::{Joined, TRANSPORT},
+    replies::{self, Reply},
+};
+
+pub(crate) struct Callbacks {
+    store: Store,
+    live: Live,
+    clock: Clock,
+    phone_key: PhoneKey,
+}
+
+/// A receipt of a batch.
+struct Told {
+    /// Which record of the batch said it.
+    input: usize,
+    id: Uuid,
+    gateway: String,
+    forms: Vec<String>,
+    state: State,
+    code: Option<String>,
+    at: Timestamp,
+    received_at: Timestamp,
+    reference: Option<Uuid>,
+    waits: u32,
+}
+
+/// A word that we do not know, about a part that we may.
+struct Unheard {
+    gateway: String,
+    forms: Vec<String>,
+    code: String,
+}
+
+/// A receipt that only our reference can place waits this often for its message's outcome, twice as long each time.
+const WAITS: u32 = 8;
+const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(10);
+
+impl Callbacks {
+    pub(crate) fn new(store: Store, live: Live, clock: Clock, phone_key: PhoneKey) -> Callbacks {
+        Callbacks {
+            store,
+            live,
+            clock,
+            phone_key,
+        }
+    }
+}
+
+/// What a batch holds, once it is read.
+#[derive(Default)]
+struct Read {
+    told: Vec<Told>,
+    unheard: Vec<Unheard>,
+    replies: Vec<Reply>,
+    dead: Vec<(i64, String)>,
+}
+
+impl Read {
+    fn input(&mut self, index: usize, input: &Input, partition: Partition, snapshot: &Snapshot) {
+        if let Err(reason) = self.callback(index, input, partition, snapshot) {
+            self.dead.push((input.offset, reason));
+        }
+    }
+
+    fn callback(
+        &mut self,
+        index: usize,
+        input: &Input,
+        partition: Partition,
+        snapshot: &Snapshot,
+    ) -> Result<(), String> {
+        let callback = Callback::from_bytes(&input.envelope.kind, &input.value).map_err(|error| error.to_string())?;
+        let id = |number: usize| stable_id(partition, input.offset, number);
+        if callback.transport == TRANSPORT {
+            let joined = Joined::from_callback(&callback).ok_or("a joined receipt that cannot be read")?;
+            let state = joined.state().ok_or("a joined receipt without a state of ours")?;
+            self.told.push(Told {
+                input: index,
+                id: id(0),
+                gateway: callback.gateway,
+                forms: joined.forms,
+                state,
+                code: joined.code,
+                at: joined.at,
+                received_at: callback.received_at,
+                reference: joined.reference,
+                waits: joined.waits,
+            });
+            return Ok(());
+        }
+        let gateway: &Gateway = snapshot
+            .gateways
+            .get(&callback.gateway)
+            .ok_or("its gateway is not configured any more")?;
+        let heard = gateways::understand(&callback, gateway).map_err(|error| error.to_string())?;
+        for (number, heard) in heard.into_iter().enumerate() {
+            match heard {
+                Heard::Receipt {
+                    remote_id,
+                    state: Some(state),
+                    code,
+                    at,
+                    reference,
+                } => self.told.push(Told {
+                    input: index,
+                    id: id(number),
+                    gateway: callback.gateway.clone(),
+                    forms: forms(&remote_id, gateway.receipt_ids),
+                    state,
+                    code,
+                    at,
+                    received_at: callback.received_at,
+                    reference,
+                    waits: 0,
+                }),
+                Heard::Receipt { remote_id, code, .. } => self.unheard.push(Unheard {
+                    gateway: callback.gateway.clone(),
+                    forms: forms(&remote_id, gateway.receipt_ids),
+                    code: code.unwrap_or_default(),
+                }),
+                Heard::Inbound { from, to, text, part } => self.replies.push(Reply {
+                    input: index,
+                    id: id(number),
+                    gateway: callback.gateway.clone(),
+                    received_at: callback.received_at,
+                    from,
+                    to,
+                    text,
+                    is_part: part.is_some(),
+                }),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Step for Callbacks {
+    fn name(&self) -> &'static str {
+        "receipt-collector"
+    }
+
+    fn topics(&self) -> &'static [Topic] {
+        &[Topic::Callbacks]
+    }
+
+    async fn run(&self, partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
+        let snapshot = self.live.current();
+        let mut read = Read::default();
+        for (index, input) in batch.iter().enumerate() {
+            read.input(index, input, partition, &snapshot);
+        }
+        let Read {
+            told,
+            unheard,
+            replies,
+            dead,
+        } = read;
+        let trace = |input: usize| batch.get(input).and_then(|input| input.envelope.traceparent.as_deref());
+        let mut emit = self.receipts(told, unheard, tx, trace).await?;
+        emit.extend(replies::take(replies, &self.phone_key, self.clock.now(), tx, trace).await?);
+        Ok(Output { emit, dead })
+    }
+}
+
+impl Callbacks {
+    async fn receipts<'a>(
+        &self,
+        told: Vec<Told>,
+        unheard: Vec<Unheard>,
+        tx: &mut Tx,
+        trace: impl Fn(usize) -> Option<&'a str>,
+    ) -> Result<Vec<NewRecord>, StoreError> {
+        let keys: Vec<(String, Vec<String>)> = told
+            .iter()
+            .map(|told| (told.gateway.clone(), told.forms.clone()))
+            .chain(unheard.iter().map(|word| (word.gateway.clone(), word.forms.clone())))
+            .collect();
+        let parts = tx.parts_match(&keys).await?;
+        let (of_told, of_unheard) = parts.split_at(told.len().min(parts.len()));
+        let notes: Vec<(String, String, String)> = unheard
+            .into_iter()
+            .zip(of_unheard)
+            .filter_map(|(word, part)| Some((word.gateway, part.as_ref()?.match_id.clone(), word.code)))
+            .collect();
+        if !notes.is_empty() {
+            metrics::counter!("tamtam_receipts_total", "result" => "unknown-code").increment(notes.len() as u64);
+        }
+
+        let mut changes = Vec::with_capacity(told.len());
+        // Which record a message's receipt goes back to, and which messages have it from a callback of this batch.
+        let mut causes: HashMap<Uuid, usize> = HashMap::new();
+        let mut repeated: HashSet<Uuid> = HashSet::new();
+        let mut homeless = Vec::new();
+        for (told, part) in told.into_iter().zip(of_told) {
+            match part {
+                Some(part) => {
+                    causes.insert(part.message_id, told.input);
+                    if is_repeated(&told, part) {
+                        repeated.insert(part.message_id);
+                    }
+                    changes.push(PartState {
+                        gateway: told.gateway,
+                        match_id: part.match_id.clone(),
+                        state: told.state,
+                        code: told.code,
+                        at: told.at,
+                    });
+                }
+                // That it was accepted is known when its part is.
+                None if told.state == State::Accepted => {}
+                None => homeless.push(told),
+            }
+        }
+        metrics::counter!("tamtam_receipts_total", "result" => "matched").increment(changes.len() as u64);
+        let mut rows = tx.receipts_apply(&changes).await?;
+        tx.parts_note(&notes).await?;
+        if !homeless.is_empty() {
+            metrics::counter!("tamtam_receipts_total", "result" => "unmatched").increment(homeless.len() as u64);
+            rows.extend(self.by_reference(homeless, &mut causes, &mut repeated, tx).await?);
+        }
+        let mut emit = Vec::with_capacity(rows.len());
+        for (row, moved) in rows {
+            if !moved && !repeated.contains(&row.message_id) {
+                continue;
+            }
+            let receipt = row.to_receipt();
+            let trace = causes.get(&row.message_id).and_then(|input| trace(*input));
+            emit.push(NewRecord::wrap(
+                Topic::Receipts,
+                &row.contact_id,
+                receipt.stable_id(),
+                receipt.at,
+                trace,
+                &receipt,
+            ));
+        }
+        Ok(emit)
+    }
+
+    /// Receipts whose part is not known. They are kept for their part; where our own reference came with them and the
+    /// message's outcome is unknown, it settles the message, which has no part to wait for.
+    async fn by_reference(
+        &self,
+        homeless: Vec<Told>,
+        causes: &mut HashMap<Uuid, usize>,
+        repeated: &mut HashSet<Uuid>,
+        tx: &mut Tx,
+    ) -> Result<Vec<(MessageRow, bool)>, StoreError> {
+        let now = self.clock.now();
+        let (mut unmatched, mut waiting, mut settles) = (Vec::new(), Vec::new(), Vec::new());
+        for told in homeless {
+            if let Some(reference) = told.reference
+                && let Some(row) = self.store.message_get(reference).await?
+                // One receipt speaks for the whole message only where there is one part.
+                && row.parts <= 1
+            {
+                let again = row.state == told.state && same_instant(row.changed_at, told.at);
+                if row.state == State::Unknown || again {
+                    causes.insert(reference, told.input);
+                    if again {
+                        repeated.insert(reference);
+                    }
+                    settles.push(Settle {
+                        contact_id: row.contact_id,
+                        message_id: reference,
+                        state: told.state,
+                        reason: None,
+                        gateway_code: told.code,
+                        at: told.at,
+                    });
+                    continue;
+                }
+                if !row.state.is_terminal() && told.waits < WAITS {
+                    waiting.push(wait(&told, reference, now));
+                }
+            }
+            unmatched.push(Unmatched {
+                id: told.id,
+                gateway: told.gateway,
+                match_ids: told.forms,
+                state: told.state,
+                code: told.code,
+                at: told.at,
+                received_at: told.received_at,
+            });
+        }
+        tx.callbacks_unmatched_put(&unmatched).await?;
+        tx.deferred_put(&waiting).await?;
+        match settles.is_empty() {
+            true => Ok(Vec::new()),
+            false => tx.messages_settle(&settles).await,
+        }
+    }
+}
+
+/// The outcome of its attempt is not written yet: the receipt comes back later.
+fn wait(told: &Told, reference: Uuid, now: Timestamp) -> Deferred {
+    let joined = Joined {
+        forms: told.forms.clone(),
+        state: told.state.as_str().into(),
+        code: told.code.clone(),
+        at: told.at,
+        reference: Some(reference),
+        waits: told.waits + 1,
+    };
+    let callback = joined.to_callback(&told.gateway, told.received_at);
+    let id = format!("{reference}:receipt:{}:{}", told.state, joined.waits);
+    let record = NewRecord::wrap(
+        Topic::Callbacks,
+        &told.gateway,
+        id.clone(),
+        told.received_at,
+        None,
+        &callback,
+    );
+    Deferred {
+        id,
+        due_at: Some(now + FIRST_WAIT * 2_i32.pow(told.waits.min(WAITS))),
+        parked: None,
+        campaign_id: None,
+        topic: record.topic,
+        key: record.key,
+        headers: record.headers,
+        value: record.value,
+    }
+}
+
+/// Whether the part has its state from this very callback: then the batch was here before, and what it emitted may not
+/// have got out.
+fn is_repeated(told: &Told, part: &PartRow) -> bool {
+    part.state == told.state && same_instant(part.at, told.at)
+}
+
+/// The store keeps microseconds.
+fn same_instant(kept: Timestamp, at: Timestamp) -> bool {
+    kept.as_microsecond() == at.as_microsecond()
+}
+
+/// An id that the record decides, for what it leads to.
+fn stable_id(partition: Partition, offset: i64, number: usize) -> Uuid {
+    let mut bytes = [0_u8; 16];
+    bytes[..3].copy_from_slice(b"cb:");
+    bytes[4..6].copy_from_slice(&(partition.number as u16).to_be_bytes());
+    bytes[9] = u8::try_from(number).unwrap_or(u8::MAX);
+    // 48 bits of offset, clear of the version and the variant.
+    bytes[10..].copy_from_slice(&offset.to_be_bytes()[2..]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_what_a_record_leads_to_differ() {
+        let partition = |number| Partition {
+            topic: Topic::Callbacks,
+            number,
+        };
+        let mut ids = HashSet::new();
+        for number in 0..3 {
+            for offset in [0, 1, 255, 256, 1 << 40] {
+                for index in 0..3 {
+                    ids.insert(stable_id(partition(number), offset, index));
+                }
+            }
+        }
+        assert_eq!(ids.len(), 45);
+    }
+}

@@ -1,0 +1,204 @@
+//! What no callback starts: receipts whose part came after all, and messages of which nothing is heard.
+//!
+//! Neither writes and emits in two steps that a crash could part. Receipts that found their part go back onto `callbacks`
+//! and then leave their table; a message without a receipt is emitted and moved in one transaction where the bus allows
+//! it, and otherwise emitted first: its receipt says the same however often it is made.
+
+use std::{sync::Arc, time::Duration};
+
+use bus::{BusError, Log, NewRecord};
+use domain::{Reason, State};
+use events::Topic;
+use jiff::{SignedDuration, Timestamp};
+use resources::Gateway;
+use stage::{Clock, Live, crash};
+use store::{Store, StoreError, messages::Settle};
+use tokio_util::sync::CancellationToken;
+
+use crate::joined::Joined;
+
+/// How soon a receipt is joined that slipped between two transactions.
+const RIPE: Duration = Duration::from_millis(500);
+const RIPE_BATCH: i64 = 500;
+const UNHEARD_BATCH: i64 = 1_000;
+/// Receipts that match nothing are shown this long.
+const KEPT: SignedDuration = SignedDuration::from_hours(31 * 24);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error("a crash point")]
+    Crashed,
+}
+
+impl From<crash::Crashed> for SweepError {
+    fn from(_: crash::Crashed) -> Self {
+        SweepError::Crashed
+    }
+}
+
+/// Until `shutdown`. Errors are waited out.
+pub(crate) async fn run(log: Arc<dyn Log>, store: Store, live: Live, clock: Clock, shutdown: CancellationToken) {
+    tokio::join!(
+        every(RIPE, "joining early receipts", &shutdown, || {
+            let (log, store) = (log.clone(), store.clone());
+            async move { Ok(ripe(&*log, &store).await? == RIPE_BATCH) }
+        }),
+        every(HOUR, "forgetting old receipts", &shutdown, || {
+            let (store, now) = (store.clone(), clock.now());
+            async move {
+                let mut tx = store.begin().await?;
+                tx.callbacks_unmatched_drop(now - KEPT).await?;
+                tx.commit().await?;
+                Ok(false)
+            }
+        }),
+        unheard(log.clone(), store.clone(), live, clock.clone(), shutdown.clone()),
+    );
+}
+
+/// Does it again and again, at once where there is more to do.
+async fn every<F>(period: Duration, what: &'static str, shutdown: &CancellationToken, mut once: impl FnMut() -> F)
+where
+    F: Future<Output = Result<bool, SweepError>> + Send + 'static,
+{
+    let mut failing = false;
+    while !shutdown.is_cancelled() {
+        // A task of its own is not cancelled with us (sqlx #4393).
+        let wait = match tokio::spawn(once()).await {
+            Ok(Ok(true)) => Duration::ZERO,
+            Ok(Ok(false)) => {
+                failing = false;
+                period
+            }
+            Ok(Err(error)) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, what, "not possible now, trying again");
+                }
+                Duration::from_secs(1)
+            }
+            Err(error) => {
+                tracing::error!(%error, what, "failed by a mistake of ours, trying again");
+                period.max(Duration::from_secs(1))
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Puts receipts whose part has come back onto `callbacks`; how many.
+async fn ripe(log: &dyn Log, store: &Store) -> Result<i64, SweepError> {
+    let mut tx = store.begin().await?;
+    let found = tx.callbacks_unmatched_ripe(RIPE_BATCH).await?;
+    if found.is_empty() {
+        return Ok(0);
+    }
+    let records = found
+        .iter()
+        .map(|(part, received_at)| {
+            let callback = Joined::of(part).to_callback(&part.gateway, *received_at);
+            let id = format!(
+                "{}:{}:{}:{}",
+                part.gateway,
+                part.match_id,
+                part.state,
+                part.at.as_microsecond()
+            );
+            NewRecord::wrap(Topic::Callbacks, &part.gateway, id, *received_at, None, &callback)
+        })
+        .collect();
+    crash::point("callbacks-sweep-before-append")?;
+    log.append(records).await?;
+    crash::point("callbacks-sweep-after-append")?;
+    tx.commit().await?;
+    Ok(found.len() as i64)
+}
+
+/// Calls messages unknown of which nothing was heard in their gateway's time.
+async fn unheard(log: Arc<dyn Log>, store: Store, live: Live, clock: Clock, shutdown: CancellationToken) {
+    let mut live = live;
+    while !shutdown.is_cancelled() {
+        let gateways: Vec<Arc<Gateway>> = live.current().gateways.values().cloned().collect();
+        let mut period = HOUR;
+        for gateway in gateways {
+            let timeout = gateway.receipt_timeout().duration();
+            // A time-out of days is looked at once an hour, one of minutes more often.
+            period = period.min((timeout.unsigned_abs() / 10).max(Duration::from_secs(1)));
+            let once = settle_unheard(log.clone(), store.clone(), gateway.name.clone(), timeout, clock.now());
+            match tokio::spawn(once).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "messages without a receipt cannot be looked for now"),
+                Err(error) => {
+                    tracing::error!(%error, "looking for messages without a receipt failed by a mistake of ours")
+                }
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = live.changed() => {}
+            () = tokio::time::sleep(period) => {}
+        }
+    }
+}
+
+async fn settle_unheard(
+    log: Arc<dyn Log>,
+    store: Store,
+    gateway: String,
+    timeout: SignedDuration,
+    now: Timestamp,
+) -> Result<(), SweepError> {
+    loop {
+        let found = store.messages_unheard(&gateway, now - timeout, UNHEARD_BATCH).await?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        let settles: Vec<Settle> = found
+            .into_iter()
+            .map(|message| Settle {
+                contact_id: message.contact_id,
+                message_id: message.message_id,
+                state: State::Unknown,
+                reason: Some(Reason::NoReceipt),
+                gateway_code: None,
+                // The same at every try, so the receipt is too.
+                at: message.accepted_at + timeout,
+            })
+            .collect();
+        let mut tx = store.begin().await?;
+        let records: Vec<NewRecord> = tx
+            .messages_settle(&settles)
+            .await?
+            .into_iter()
+            .filter(|(_, moved)| *moved)
+            .map(|(row, _)| {
+                let receipt = row.to_receipt();
+                let (id, at) = (receipt.stable_id(), receipt.at);
+                NewRecord::wrap(Topic::Receipts, &row.contact_id, id, at, None, &receipt)
+            })
+            .collect();
+        let count = records.len();
+        match log.transactional() {
+            Some(bus) => {
+                bus.append_in(tx.connection(), &records).await?;
+                tx.commit().await?;
+                bus.announce(&[Topic::Receipts]);
+            }
+            None => {
+                log.append(records).await?;
+                tx.commit().await?;
+            }
+        }
+        metrics::counter!("tamtam_receipts_total", "result" => "none").increment(count as u64);
+        if count == 0 {
+            return Ok(());
+        }
+    }
+}
