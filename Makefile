@@ -6,7 +6,7 @@ SHELL := /bin/bash
 INSTALL := deploy/install.sh
 KAFKA := .cache/kafka
 
-.PHONY: help demo demo-kafka up test test-kafka test-deploy check bench chaos
+.PHONY: help demo demo-kafka up test test-kafka test-deploy check crash crash-kafka
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,18 @@ test-deploy: ## what `kubectl kustomize` makes of deploy/k8s, against the typed 
 	$(INSTALL) build postgresql kubectl
 	cargo build --locked -p tamtam --features failpoints
 	TAMTAM_TEST_KUBECTL=$$($(INSTALL) --where kubectl) cargo test --locked -p tests -- deploy::
+
+RUNS ?= 20
+
+crash: ## kill every role in the middle of 5,000 messages, RUNS times (PostgreSQL bus)
+	$(INSTALL) build postgresql
+	cargo build --locked -p tamtam --features failpoints
+	TAMTAM_CRASH_RUNS=$(RUNS) cargo test --locked -p tests -- --nocapture crash::every_role
+
+crash-kafka: ## the same on a real Apache Kafka
+	$(INSTALL) build postgresql kafka
+	cargo build --locked -p tamtam --features failpoints
+	TAMTAM_CRASH_RUNS=$(RUNS) TAMTAM_TEST_BUS=kafka cargo test --locked -p tests -- --nocapture crash::every_role
 
 check: ## format, clippy, rustdoc, licences and advisories
 	$(INSTALL) build deny

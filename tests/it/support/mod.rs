@@ -1,5 +1,6 @@
 //! What tests share.
 
+pub mod browser;
 pub mod bus;
 pub mod database;
 pub mod kafka;
