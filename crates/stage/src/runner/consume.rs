@@ -285,7 +285,7 @@ impl<S: Step> Consumption<S> {
     async fn drain(&mut self, consumer: &mut dyn Consumer) {
         let until = Instant::now() + self.shared.config.drain;
         self.board.stop();
-        loop {
+        while !self.running.is_empty() {
             tokio::select! {
                 Some(done) = self.running.next() => {
                     self.finish(done);
@@ -295,7 +295,6 @@ impl<S: Step> Consumption<S> {
                     tracing::warn!(stage = self.shared.step.name(), "stopping before all that was under way is done; it is done again");
                     break;
                 }
-                else => break,
             }
         }
         self.commit(consumer).await;
