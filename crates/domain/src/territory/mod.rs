@@ -4,6 +4,7 @@
 //! prefixes, its zones, and where it has rules of its own its hours and holidays with their source.
 
 mod calendar;
+mod document;
 
 use std::sync::LazyLock;
 
