@@ -10,7 +10,7 @@ use crate::{cli::ClientArgs, exit::Failure};
 pub enum Audience {
     /// How many contacts match
     Count(CountArgs),
-    /// How the expression is understood, and what the database does for it
+    /// How many contacts each of its conditions leaves, and why one contact is in or out
     Explain(ExplainArgs),
     /// The contacts that match
     List(ListArgs),
@@ -28,6 +28,9 @@ pub struct CountArgs {
 pub struct ExplainArgs {
     /// An expression of the audience language
     expression: String,
+    /// Explain this contact, too
+    #[arg(long, value_name = "ID")]
+    contact: Option<String>,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -67,11 +70,12 @@ pub async fn run(connection: &Connection, command: &Audience) -> Result<(), Fail
             }
         }
         Audience::Explain(arguments) => {
-            let query = [("where", arguments.expression.clone())];
+            let mut query = vec![("where", arguments.expression.clone())];
+            query.extend(arguments.contact.clone().map(|contact| ("contact", contact)));
             let explained = connection.get("/v1/audience/explain", &query).await?;
             match connection.json {
                 true => output::json(&explained),
-                false => output::fields(&explained),
+                false => tell(&explained),
             }
         }
         Audience::List(arguments) => {
@@ -99,4 +103,32 @@ pub async fn run(connection: &Connection, command: &Audience) -> Result<(), Fail
             )
         }
     }
+}
+
+fn tell(explained: &Value) -> Result<(), Failure> {
+    output::line(&output::cell(&explained["expression"]))?;
+    let clauses = explained["clauses"].as_array().map(Vec::as_slice).unwrap_or_default();
+    output::table(clauses, &["alone", "left", "clause"])?;
+    output::line(&format!(
+        "{} of {} contacts match",
+        explained["count"], explained["contacts"]
+    ))?;
+    for hint in explained["hints"].as_array().into_iter().flatten() {
+        output::line(&format!("hint: {}", output::cell(hint)))?;
+    }
+    match &explained["contact"] {
+        Value::Null => Ok(()),
+        contact => tree(contact, 0),
+    }
+}
+
+/// A condition and its parts, each with whether it holds for the contact.
+fn tree(part: &Value, depth: usize) -> Result<(), Failure> {
+    let word = if part["holds"] == true { "yes" } else { "no " };
+    output::line(&format!("{}{word} {}", "  ".repeat(depth), output::cell(&part["text"])))?;
+    part["parts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .try_for_each(|inner| tree(inner, depth + 1))
 }

@@ -29,6 +29,9 @@ pub struct ImportArgs {
     /// What national phone numbers belong to, for example RE (default: the policy's)
     #[arg(long, value_name = "COUNTRY")]
     region: Option<String>,
+    /// A JSON object from header names to fields; to "": not imported
+    #[arg(long, value_name = "JSON")]
+    mapping: Option<String>,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -54,12 +57,9 @@ pub async fn run(connection: &Connection, command: &Contacts) -> Result<(), Fail
     match command {
         Contacts::Import(arguments) => {
             let body = read_file(&arguments.file)?;
-            let query: Vec<(&str, String)> = arguments
-                .region
-                .clone()
-                .map(|region| ("region", region))
-                .into_iter()
-                .collect();
+            let mut query = Vec::new();
+            query.extend(arguments.region.clone().map(|region| ("region", region)));
+            query.extend(arguments.mapping.clone().map(|mapping| ("mapping", mapping)));
             let progress = Progress::new("contacts imported (bytes)", body.len() as u64);
             let imported = import(connection, body, &query, progress).await?;
             for error in imported["errors"].as_array().into_iter().flatten() {
@@ -73,7 +73,7 @@ pub async fn run(connection: &Connection, command: &Contacts) -> Result<(), Fail
                     output::cell(&error["message"])
                 ));
             }
-            if let Some(more) = imported["errors_left_out"].as_u64() {
+            if let Some(more) = imported["errors_left_out"].as_u64().filter(|more| *more > 0) {
                 say(&format!("and {more} more"));
             }
             match connection.json {

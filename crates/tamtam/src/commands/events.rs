@@ -52,7 +52,7 @@ pub async fn run(connection: &Connection, command: &Events) -> Result<(), Failur
             output::cell(&error["message"])
         ));
     }
-    if let Some(more) = published["errors_left_out"].as_u64() {
+    if let Some(more) = published["errors_left_out"].as_u64().filter(|more| *more > 0) {
         say(&format!("and {more} more"));
     }
     match connection.json {
