@@ -4,7 +4,7 @@ use domain::{Cause, Class, MessageId, Phone, Reason, State};
 use jiff::{SignedDuration, Timestamp};
 use store::{
     Store,
-    messages::{AttemptOutcome, ClaimResult, ClaimWant, Claimant, Settle, Settled, Verdict},
+    messages::{AttemptOutcome, ClaimResult, ClaimWant, Claimant, Settle, Settled, TakeOver, Verdict},
     parts::{PartState, Unmatched, match_id},
     suppressions::Scope,
 };
@@ -234,10 +234,16 @@ async fn states_only_go_forward_and_what_is_read_again_is_the_same() {
     // No decision and no claim touches it any more, and a gateway's word moves it once.
     let mut tx = store.begin().await.unwrap();
     let decided = tx
-        .messages_decide_owned(&[verdict(&wants[0], State::Cancelled, Some(Reason::CampaignCancelled))])
+        .messages_decide_owned(
+            &[verdict(&wants[0], State::Cancelled, Some(Reason::CampaignCancelled))],
+            TakeOver {
+                resend_transactional: true,
+                max_attempts: 12,
+            },
+        )
         .await
         .unwrap();
-    assert_eq!(decided[0].state, State::Accepted);
+    assert_eq!((decided[0].0.state, decided[0].1), (State::Accepted, false));
     let settle = |state| Settle {
         contact_id: wants[0].contact_id.clone(),
         message_id: wants[0].message_id,
@@ -257,6 +263,29 @@ async fn states_only_go_forward_and_what_is_read_again_is_the_same() {
     tx.commit().await.unwrap();
     assert!(!claim(&store, &wants, 3).await.iter().any(|result| result.granted));
     assert_eq!(state(&store, &wants[0]).await, State::Delivered);
+}
+
+/// A transactional message that was taken over, and then not handed over after all, can be claimed by the same record.
+#[tokio::test]
+async fn a_release_leaves_the_record_able_to_claim() {
+    let store = database().await;
+    let wants = [want(1, Class::Transactional)];
+    claim(&store, &wants, 1).await;
+    assert_eq!(claim(&store, &wants, 2).await[0].row.attempt, 2);
+    let mut tx = store.begin().await.unwrap();
+    let released = Settled::Released { attempt: 0 };
+    tx.messages_outcome(&[outcome(&wants[0], 2, 2, released, &[])])
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(state(&store, &wants[0]).await, State::Deferred);
+    assert!(claim(&store, &wants, 3).await[0].granted);
+    // The commit's answer was lost: the claim is ours.
+    let again = ClaimWant {
+        again: true,
+        ..wants[0].clone()
+    };
+    assert!(claim(&store, &[again], 3).await[0].granted);
 }
 
 #[tokio::test]

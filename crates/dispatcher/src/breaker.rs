@@ -6,7 +6,7 @@
 //! for (cut, timed out, not there). A refusal is an answer. An answer that it cannot now (a full queue, a system error) may
 //! concern one phone or all: it takes [`FALTERS_LIKE_FAILURE`] of these to count as one failure.
 //!
-//! Throttling is no failure: it pauses the gateway, the longer the more often it comes without a success in between.
+//! Throttling is no failure: it pauses the gateway, the longer the more often it comes without another answer in between.
 
 use std::time::Duration;
 
@@ -17,13 +17,12 @@ const FALTERS_LIKE_FAILURE: u32 = 4;
 const CLOSES_AFTER: u32 = 3;
 const COOL_DOWN: Duration = Duration::from_secs(1);
 const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
-const PAUSES: [Duration; 6] = [
+const PAUSES: [Duration; 5] = [
     Duration::from_millis(20),
     Duration::from_millis(200),
     Duration::from_secs(1),
+    Duration::from_secs(2),
     Duration::from_secs(5),
-    Duration::from_secs(15),
-    Duration::from_secs(30),
 ];
 
 /// What an attempt says about its gateway.
@@ -133,21 +132,30 @@ impl Breaker {
                     self.paused_until = Some(now + pause);
                 }
             }
-            Sign::Fails | Sign::Falters => match &mut self.state {
-                State::Closed { failures } => {
-                    *failures += if sign == Sign::Fails { FALTERS_LIKE_FAILURE } else { 1 };
-                    if *failures >= OPENS_AFTER * FALTERS_LIKE_FAILURE {
-                        self.open(now);
-                    }
+            Sign::Fails | Sign::Falters => {
+                if sign == Sign::Falters {
+                    self.throttled = 0;
                 }
-                State::Open { .. } => {}
-                State::HalfOpen { .. } => {
-                    if sign == Sign::Fails {
-                        self.cool_down = (self.cool_down * 2).min(COOL_DOWN_MAX);
-                    }
+                self.failed(sign, now);
+            }
+        }
+    }
+
+    fn failed(&mut self, sign: Sign, now: Instant) {
+        match &mut self.state {
+            State::Closed { failures } => {
+                *failures += if sign == Sign::Fails { FALTERS_LIKE_FAILURE } else { 1 };
+                if *failures >= OPENS_AFTER * FALTERS_LIKE_FAILURE {
                     self.open(now);
                 }
-            },
+            }
+            State::Open { .. } => {}
+            State::HalfOpen { .. } => {
+                if sign == Sign::Fails {
+                    self.cool_down = (self.cool_down * 2).min(COOL_DOWN_MAX);
+                }
+                self.open(now);
+            }
         }
     }
 

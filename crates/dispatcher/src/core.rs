@@ -54,7 +54,7 @@ pub(crate) enum Ending {
 impl Ending {
     /// Whether the item goes on looking for its way.
     pub(crate) fn is_release(&self) -> bool {
-        matches!(self, Ending::Outcome { settlement, .. } if settlement.settled == Settled::Released)
+        matches!(self, Ending::Outcome { settlement, .. } if matches!(settlement.settled, Settled::Released { .. }))
     }
 }
 
@@ -214,6 +214,15 @@ impl Core {
     pub(crate) fn write(&self, work: Work) {
         // The writer outlives whoever can send to it.
         let _ = self.work.send(work);
+    }
+
+    /// Partitions are going: what waits in memory for them goes too.
+    pub(crate) fn purge(&self) {
+        for gate in self.fleet.all() {
+            for item in gate.purge(|item| !self.offsets.is_ours(&item.token)) {
+                self.leave(item.record.message_id);
+            }
+        }
     }
 
     /// Leaves an item that was not started to the next owner of its partition.

@@ -224,6 +224,20 @@ impl Gate {
         self.work[class].notify_one();
     }
 
+    /// Takes out what waits and is `gone`.
+    pub(crate) fn purge(&self, gone: impl Fn(&Item) -> bool) -> Vec<Item> {
+        let mut inner = self.lock();
+        let mut purged = Vec::new();
+        for class in 0..2 {
+            let (out, stay): (VecDeque<Item>, VecDeque<Item>) =
+                std::mem::take(&mut inner.queues[class]).into_iter().partition(&gone);
+            inner.queues[class] = stay;
+            purged.extend(out);
+        }
+        inner.queued_parts -= purged.iter().map(|item| u64::from(item.record.parts)).sum::<u64>();
+        purged
+    }
+
     /// Puts items that could not be claimed back to the front.
     pub(crate) fn push_back(&self, class: usize, items: Vec<Item>) {
         let mut inner = self.lock();
@@ -291,7 +305,8 @@ impl Gate {
     pub(crate) fn next(&self, now: Instant) -> Next {
         let mut inner = self.lock();
         let Some(class) = (0..2).find(|class| !inner.claimed[*class].is_empty()) else {
-            return match inner.closed {
+            // Something may still be at its claim.
+            return match inner.closed && inner.out == 0 {
                 true => Next::Closed,
                 false => Next::Wait(None),
             };

@@ -114,6 +114,7 @@ impl Lane {
             Delivery::Lost(partitions) => {
                 tracing::warn!(topic = %self.topic, partitions = partitions.len(), "partitions lost");
                 self.core.offsets.remove(&partitions);
+                self.core.purge();
                 self.share().await;
             }
         }
@@ -164,10 +165,7 @@ impl Lane {
         self.core.offsets.revoke(&partitions);
         // Before somebody else can have them.
         self.share().await;
-        // What waits in memory for these partitions leaves it.
-        for gate in self.core.fleet.all() {
-            gate.wake();
-        }
+        self.core.purge();
         let quiet = self.core.offsets.quiet(Some(&partitions));
         if tokio::time::timeout(self.drain, quiet).await.is_err() {
             tracing::warn!(topic = %self.topic, "partitions are given up with messages in flight, which become unknown or are sent again");

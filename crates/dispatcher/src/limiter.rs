@@ -1,8 +1,8 @@
 //! A gateway's rate, as far as it is this dispatcher's.
 //!
 //! Rate is counted in parts. Two conditions hold at once:
-//! - a token bucket that fills at the rate and holds 50 ms worth of it (one part at least) spreads the parts out. A message
-//!   may take more parts than the bucket holds: it then leaves a debt, and the next one waits longer;
+//! - a token bucket that fills at the rate and holds 100 ms worth of it (one part at least) spreads the parts out, and lets
+//!   a dispatcher that was held up for as long catch up. A message may take more parts than the bucket holds: it then leaves a debt, and the next one waits longer;
 //! - in no second are there more parts than the rate, rounded up. Where a message has several parts this, not the bucket,
 //!   is what keeps a window that begins with one and ends with one from being over the rate.
 //!
@@ -18,7 +18,7 @@ use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
 const WINDOW: Duration = Duration::from_secs(1);
-const BURST_SECONDS: f64 = 0.05;
+const BURST_SECONDS: f64 = 0.1;
 /// How long a limiter without a rate sleeps between looks; a change of its rate wakes its user earlier.
 const IDLE: Duration = Duration::from_secs(1);
 

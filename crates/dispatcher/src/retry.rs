@@ -14,7 +14,7 @@ use domain::{Class, Reason};
 use events::record::Outbound;
 use gateways::Outcome;
 use jiff::{SignedDuration, Timestamp};
-use store::messages::Settled;
+use store::messages::{Settled, TakeOver};
 
 use crate::breaker::Sign;
 
@@ -45,6 +45,14 @@ impl Limits {
         match class {
             Class::Transactional => self.attempts_transactional,
             Class::Marketing => self.attempts_marketing,
+        }
+    }
+
+    /// What becomes of a message that an earlier owner left in flight and that does not go now.
+    pub(crate) fn take_over(&self) -> TakeOver {
+        TakeOver {
+            resend_transactional: self.resend_transactional,
+            max_attempts: self.attempts_transactional,
         }
     }
 
@@ -116,7 +124,12 @@ pub(crate) fn settle(
         },
         Outcome::Refused { code, reason } => plain(Settled::Failed(reason), Some(code)),
         Outcome::Retry { code, throttled } => again(if throttled { FIRST_THROTTLED } else { FIRST }, Some(code)),
-        Outcome::Unreachable => plain(Settled::Released, None),
+        Outcome::Unreachable => plain(
+            Settled::Released {
+                attempt: record.attempt,
+            },
+            None,
+        ),
         Outcome::Unknown { code, parts } => {
             let resend = record.class == Class::Transactional && limits.resend_transactional;
             let mut settlement = match resend {

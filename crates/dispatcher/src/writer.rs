@@ -243,7 +243,7 @@ async fn in_ledger(core: &Core, batch: &[Work], tx: &mut store::Tx) -> Result<Wr
     // A batch holds no message twice: there is one flight for each.
     let mut decided = match verdicts.is_empty() {
         true => Vec::new(),
-        false => tx.messages_decide_owned(&verdicts).await?,
+        false => tx.messages_decide_owned(&verdicts, core.limits.take_over()).await?,
     }
     .into_iter();
     let outcomes = match outcomes.is_empty() {
@@ -254,9 +254,11 @@ async fn in_ledger(core: &Core, batch: &[Work], tx: &mut store::Tx) -> Result<Wr
     for work in batch {
         match work {
             Work::Item(item, Ending::Verdict { later, .. }) => {
-                let Some(row) = decided.next() else { continue };
+                let Some((row, moved)) = decided.next() else { continue };
                 receipts(item, &row, &mut written.records);
-                if *later != Later::Never && row.state == State::Deferred && row.attempt == item.record.attempt {
+                // Where it did not change and is at a later attempt, that one waits already.
+                let waits = row.state == State::Deferred && (moved || row.attempt == item.record.attempt);
+                if waits && *later != Later::Never {
                     written.deferred.push(deferred(item, row.attempt, *later, now));
                 }
             }

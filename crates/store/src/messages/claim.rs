@@ -140,9 +140,7 @@ impl ClaimWant {
                     (true, true)
                 }
             },
-            State::Sending if self.again && row.owner == Some(claimant.owner) && row.attempt == self.attempt + 1 => {
-                (false, true)
-            }
+            State::Sending if self.again && row.owner == Some(claimant.owner) => (false, true),
             // Left by an earlier owner: it may have been sent.
             State::Sending => {
                 let resend = self.class == Class::Transactional

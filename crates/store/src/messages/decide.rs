@@ -29,6 +29,14 @@ pub struct Verdict {
     pub at: Timestamp,
 }
 
+/// What becomes of the messages that an earlier owner left in flight.
+#[derive(Clone, Copy, Debug)]
+pub struct TakeOver {
+    pub resend_transactional: bool,
+    /// Attempts after which it is not.
+    pub max_attempts: u32,
+}
+
 /// A state that a gateway reported.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settle {
@@ -72,7 +80,7 @@ impl Verdict {
     }
 
     /// Whether the row changed.
-    fn apply(&self, row: &mut MessageRow, takes_over: bool) -> bool {
+    fn apply(&self, row: &mut MessageRow, takes_over: Option<TakeOver>) -> bool {
         match row.state {
             State::Queued | State::Deferred => {
                 let again = row.state == self.state && (row.state == State::Queued || row.reason == self.reason);
@@ -96,8 +104,16 @@ impl Verdict {
                 row.enter(self.state, self.reason, micros(self.at));
                 true
             }
-            State::Sending if takes_over => {
-                row.enter(State::Unknown, Some(Reason::OutcomeUnknown), micros(self.at));
+            State::Sending => {
+                let Some(rule) = takes_over else { return false };
+                let again = rule.resend_transactional
+                    && self.class == Class::Transactional
+                    && self.state == State::Deferred
+                    && row.attempt < rule.max_attempts;
+                match again {
+                    true => row.enter(State::Deferred, self.reason, micros(self.at)),
+                    false => row.enter(State::Unknown, Some(Reason::OutcomeUnknown), micros(self.at)),
+                }
                 true
             }
             _ => false,
@@ -109,16 +125,26 @@ impl Tx {
     /// Writes decisions: a message without a row gets one, one that waits is moved on; one that a dispatcher has claimed,
     /// or that is past that, stays as it is. The rows as they now stand, in the order of the verdicts.
     pub async fn messages_decide(&mut self, verdicts: &[Verdict]) -> Result<Vec<MessageRow>, StoreError> {
-        self.decide(verdicts, false).await
+        let rows = self.decide(verdicts, None).await?;
+        Ok(rows.into_iter().map(|(row, _)| row).collect())
     }
 
     /// The same for a dispatcher that owns the messages' partition and has none of them in flight: a row that is still
-    /// claimed was left by an earlier owner, and becomes unknown.
-    pub async fn messages_decide_owned(&mut self, verdicts: &[Verdict]) -> Result<Vec<MessageRow>, StoreError> {
-        self.decide(verdicts, true).await
+    /// claimed was left by an earlier owner, and becomes unknown; or deferred where that is the decision and a
+    /// transactional message is to be sent again. Beside each row, whether it changed.
+    pub async fn messages_decide_owned(
+        &mut self,
+        verdicts: &[Verdict],
+        rule: TakeOver,
+    ) -> Result<Vec<(MessageRow, bool)>, StoreError> {
+        self.decide(verdicts, Some(rule)).await
     }
 
-    async fn decide(&mut self, verdicts: &[Verdict], takes_over: bool) -> Result<Vec<MessageRow>, StoreError> {
+    async fn decide(
+        &mut self,
+        verdicts: &[Verdict],
+        takes_over: Option<TakeOver>,
+    ) -> Result<Vec<(MessageRow, bool)>, StoreError> {
         let rows: Vec<MessageRow> = verdicts.iter().map(Verdict::row).collect();
         let (mut current, _) = self.messages_insert_or_lock(&rows).await?;
         let mut changed = std::collections::BTreeSet::new();
@@ -126,10 +152,11 @@ impl Tx {
         for (verdict, new) in verdicts.iter().zip(rows) {
             // Whatever was just inserted is in the verdict's own state: applying it changes nothing.
             if let Some(row) = current.get_mut(&new.key()) {
-                if verdict.apply(row, takes_over) {
+                let moved = verdict.apply(row, takes_over);
+                if moved {
                     changed.insert(row.key());
                 }
-                after.push(row.clone());
+                after.push((row.clone(), moved));
             }
         }
         let changed: Vec<&MessageRow> = changed.iter().filter_map(|key| current.get(key)).collect();
@@ -202,19 +229,21 @@ mod tests {
         }
     }
 
+    const RULE: TakeOver = TakeOver {
+        resend_transactional: true,
+        max_attempts: 12,
+    };
+
     #[test]
     fn a_decision_only_moves_what_waits() {
         for state in State::ALL {
             let mut row = verdict(State::Queued, None).row();
             row.state = state;
             let waits = matches!(state, State::Queued | State::Deferred);
-            assert_eq!(
-                verdict(State::Suppressed, Some(Reason::Stopped)).apply(&mut row.clone(), false),
-                waits,
-                "{state}"
-            );
-            assert!(!verdict(State::Queued, None).apply(&mut row.clone(), false), "{state}");
-            let taken_over = verdict(State::Expired, None).apply(&mut row, true);
+            let stopped = verdict(State::Suppressed, Some(Reason::Stopped));
+            assert_eq!(stopped.apply(&mut row.clone(), None), waits, "{state}");
+            assert!(!verdict(State::Queued, None).apply(&mut row.clone(), None), "{state}");
+            let taken_over = verdict(State::Expired, None).apply(&mut row, Some(RULE));
             assert_eq!(taken_over, waits || state == State::Sending, "{state}");
             assert_eq!(
                 row.state == State::Unknown,
@@ -224,9 +253,25 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_owner_left_waits_on_only_if_it_is_to_be_sent_again() {
+        for (class, attempt, expected) in [
+            (Class::Transactional, 1, State::Deferred),
+            (Class::Transactional, 12, State::Unknown),
+            (Class::Marketing, 1, State::Unknown),
+        ] {
+            let mut wait = verdict(State::Deferred, None);
+            wait.class = class;
+            let mut row = wait.row();
+            (row.state, row.attempt) = (State::Sending, attempt);
+            assert!(wait.apply(&mut row, Some(RULE)));
+            assert_eq!((row.state, row.attempt), (expected, attempt));
+        }
+    }
+
+    #[test]
     fn deferring_again_for_the_same_reason_changes_nothing() {
         let mut row = verdict(State::Deferred, Some(Reason::QuietHours)).row();
-        assert!(!verdict(State::Deferred, Some(Reason::QuietHours)).apply(&mut row, false));
-        assert!(verdict(State::Deferred, None).apply(&mut row, false));
+        assert!(!verdict(State::Deferred, Some(Reason::QuietHours)).apply(&mut row, None));
+        assert!(verdict(State::Deferred, None).apply(&mut row, None));
     }
 }

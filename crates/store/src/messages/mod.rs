@@ -26,7 +26,7 @@ use crate::{Store, StoreError};
 pub use crate::audit::{Audit, Violation};
 pub use claim::{ClaimResult, ClaimWant, Claimant};
 pub use counts::Counts;
-pub use decide::{Settle, Verdict};
+pub use decide::{Settle, TakeOver, Verdict};
 pub use outcome::{AttemptOutcome, Outcomes, Settled};
 
 /// A message as the ledger has it.

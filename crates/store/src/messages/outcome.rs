@@ -22,8 +22,10 @@ pub enum Settled {
     Expired(Reason),
     /// It is tried again: the caller defers the record of the next attempt in the same transaction.
     Deferred,
-    /// Nothing was handed over: the row is as it was before the claim, and the same attempt may be claimed again.
-    Released,
+    /// Nothing was handed over: the record, written after `attempt` attempts, may claim again.
+    Released {
+        attempt: u32,
+    },
     Unknown,
 }
 
@@ -63,12 +65,13 @@ impl AttemptOutcome {
     fn apply(&self, row: &mut MessageRow) -> bool {
         let at = micros(self.at);
         let ours = row.state == State::Sending && row.owner == Some(self.owner) && row.attempt == self.attempt;
-        let called_unknown = row.state == State::Unknown && row.attempt == self.attempt;
+        let called_unknown =
+            row.state == State::Unknown && row.owner == Some(self.owner) && row.attempt == self.attempt;
         let code = self.gateway_code.as_deref().map(foreign);
         let fits = match self.settled {
             Settled::Accepted => row.state.may_become(State::Accepted),
             Settled::Failed(_) | Settled::Expired(_) => ours || called_unknown,
-            Settled::Deferred | Settled::Released | Settled::Unknown => ours,
+            Settled::Deferred | Settled::Released { .. } | Settled::Unknown => ours,
         };
         if !fits {
             return false;
@@ -83,8 +86,8 @@ impl AttemptOutcome {
             Settled::Expired(reason) => row.enter(State::Expired, Some(reason), at),
             Settled::Deferred => row.enter(State::Deferred, None, at),
             Settled::Unknown => row.enter(State::Unknown, Some(Reason::OutcomeUnknown), at),
-            Settled::Released => {
-                row.attempt = row.attempt.saturating_sub(1);
+            Settled::Released { attempt } => {
+                row.attempt = attempt;
                 (row.owner, row.epoch, row.gateway, row.claimed_at) = (None, None, None, None);
                 row.enter(State::Deferred, None, at);
             }
@@ -209,7 +212,8 @@ mod tests {
     #[test]
     fn an_earlier_owners_late_answer_only_counts_when_it_was_taken() {
         let refused = Settled::Failed(Reason::GatewayRefused);
-        for settled in [refused, Settled::Deferred, Settled::Released, Settled::Unknown] {
+        let released = Settled::Released { attempt: 0 };
+        for settled in [refused, Settled::Deferred, released, Settled::Unknown] {
             let mut row = sending(2, 2);
             assert!(!outcome(1, 1, settled).apply(&mut row), "{settled:?}");
         }
@@ -234,7 +238,7 @@ mod tests {
     #[test]
     fn a_release_leaves_the_row_as_it_was() {
         let mut row = sending(1, 3);
-        assert!(outcome(1, 3, Settled::Released).apply(&mut row));
+        assert!(outcome(1, 3, Settled::Released { attempt: 2 }).apply(&mut row));
         assert_eq!((row.state, row.attempt, row.owner), (State::Deferred, 2, None));
     }
 }
