@@ -21,6 +21,8 @@ pub struct Browser {
 
 impl Browser {
     pub async fn start(language: &str) -> Browser {
+        // Two providers are compiled in (reqwest brings its own): the client wants to know which. Only the first call sets it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
