@@ -255,21 +255,29 @@ impl Consumer for KafkaConsumer {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
+            let lost = self.client()?.assignment_lost();
             match error.rdkafka_error_code() {
                 Some(
-                    RDKafkaErrorCode::IllegalGeneration
-                    | RDKafkaErrorCode::UnknownMemberId
+                    RDKafkaErrorCode::UnknownMemberId
                     | RDKafkaErrorCode::FencedInstanceId
-                    | RDKafkaErrorCode::StaleMemberEpoch
                     | RDKafkaErrorCode::FencedMemberEpoch
                     | RDKafkaErrorCode::AssignmentLost,
                 ) => return Err(not_owner),
+                // The group is moving on to its next generation and the coordinator is ahead of us by a moment. Nothing is
+                // taken from us meanwhile: that would need our answer first.
                 Some(
-                    RDKafkaErrorCode::RebalanceInProgress
+                    RDKafkaErrorCode::IllegalGeneration
+                    | RDKafkaErrorCode::StaleMemberEpoch
+                    | RDKafkaErrorCode::RebalanceInProgress,
+                ) if lost || Instant::now() >= until => return Err(not_owner),
+                Some(
+                    RDKafkaErrorCode::IllegalGeneration
+                    | RDKafkaErrorCode::StaleMemberEpoch
+                    | RDKafkaErrorCode::RebalanceInProgress
                     | RDKafkaErrorCode::CoordinatorLoadInProgress
                     | RDKafkaErrorCode::NotCoordinator
                     | RDKafkaErrorCode::CoordinatorNotAvailable,
-                ) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(50)).await,
+                ) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(20)).await,
                 _ => return Err(BusError::Kafka(error)),
             }
         }
