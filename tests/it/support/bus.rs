@@ -2,7 +2,6 @@
 //! under a topic prefix of the test's own.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -76,10 +75,15 @@ pub fn topics() -> Vec<TopicSettings> {
 /// The node of the test binary under a prefix that nobody else has.
 pub async fn kafka_config() -> KafkaConfig {
     let brokers = tokio::task::spawn_blocking(kafka::brokers).await.unwrap();
+    // The newer group protocol is a user's to choose: `TAMTAM_TEST_KAFKA_PROTOCOL=consumer` tests with it.
+    let protocol = std::env::var("TAMTAM_TEST_KAFKA_PROTOCOL").ok();
     KafkaConfig {
         brokers,
         prefix: format!("t{}x{}.", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)),
-        settings: BTreeMap::new(),
+        settings: protocol
+            .map(|protocol| ("group.protocol".into(), protocol))
+            .into_iter()
+            .collect(),
     }
 }
 
