@@ -28,21 +28,24 @@ pub struct Chunk {
     pub members: Vec<ChunkMember>,
 }
 
+/// (contact id, phone), in id order.
+pub type Page = Vec<(String, Option<String>)>;
+
 /// The contacts of an audience in id order, page by page, as one statement's snapshot.
 #[derive(Debug)]
 pub struct Walk {
-    pages: tokio::sync::mpsc::Receiver<Result<Vec<(String, Option<String>)>, StoreError>>,
+    pages: tokio::sync::mpsc::Receiver<Result<Page, StoreError>>,
     over: bool,
 }
 
 impl Walk {
     /// A walk over what comes through `pages`; an empty one is the end.
-    pub(crate) fn new(pages: tokio::sync::mpsc::Receiver<Result<Vec<(String, Option<String>)>, StoreError>>) -> Walk {
+    pub(crate) fn new(pages: tokio::sync::mpsc::Receiver<Result<Page, StoreError>>) -> Walk {
         Walk { pages, over: false }
     }
 
-    /// The next page of (contact id, phone); empty at the end.
-    pub async fn next_page(&mut self) -> Result<Vec<(String, Option<String>)>, StoreError> {
+    /// The next page; empty at the end.
+    pub async fn next_page(&mut self) -> Result<Page, StoreError> {
         if self.over {
             return Ok(Vec::new());
         }
