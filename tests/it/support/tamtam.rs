@@ -122,14 +122,14 @@ impl Installation {
 /// The simulator's own count.
 pub fn stats(simulator: &Process) -> Value {
     let address = simulator.at("simulator_http");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    // Tests of processes call it from threads that are inside a runtime already.
+    // Tests of processes call it from threads that are inside a runtime already, where none may be made or dropped.
     std::thread::scope(|scope| {
         scope
             .spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
                 runtime.block_on(async {
                     let client = reqwest::Client::builder().no_proxy().build().unwrap();
                     let response = client.get(format!("{address}/stats")).send().await.unwrap();
