@@ -285,14 +285,12 @@ impl Stand {
         let topics = [Topic::OutboundTransactional, Topic::OutboundBulk];
         let until = Instant::now() + Duration::from_secs(60);
         loop {
-            let behind: i64 = self
-                .log
-                .lag(dispatcher::GROUP, &topics)
-                .await
-                .unwrap()
-                .iter()
-                .map(|lag| lag.end - lag.committed)
-                .sum();
+            // A group that has just been made is not found at once.
+            let behind = match self.log.lag(dispatcher::GROUP, &topics).await {
+                Ok(lags) => lags.iter().map(|lag| lag.end - lag.committed).sum(),
+                Err(error) if error.is_transient() => i64::MAX,
+                Err(error) => panic!("{error}"),
+            };
             if behind == 0 {
                 return;
             }
