@@ -203,3 +203,50 @@ async fn hand_over_takes_moments() {
     };
     assert_eq!(waiting.epoch(foreign), 0);
 }
+
+/// Ends a group's sessions as a server that loses its network or restarts would.
+fn cut_sessions(url: &str, group: &str) {
+    let psql = std::fs::read_dir("/usr/lib/postgresql")
+        .unwrap()
+        .map(|version| version.unwrap().path().join("bin/psql"))
+        .find(|psql| psql.exists())
+        .unwrap();
+    let cut =
+        format!("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'tamtam {group}'");
+    let done = std::process::Command::new(psql)
+        .args(["--no-psqlrc", "--quiet", "--command", &cut, url])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_session_loses_its_partitions_and_joins_again() {
+    let url = database::empty_database().await;
+    let store = Store::connect(&url, 5, Duration::from_secs(10)).await.unwrap();
+    store.migrate().await.unwrap();
+    let log = open(&store).await;
+    log.append(vec![record(Topic::Events, "k", "v")]).await.unwrap();
+    let mut consumer = log.subscribe("g", &[Topic::Events]).await.unwrap();
+    let (partition, read) = take(&mut consumer, 1).await.remove(0);
+    let epoch = consumer.epoch(partition);
+    tokio::task::spawn_blocking(move || cut_sessions(&url, "g"))
+        .await
+        .unwrap();
+    // Neither a batch nor an error comes before the loss is told.
+    let lost = loop {
+        match consumer.next(LIMITS).await.unwrap() {
+            Delivery::Lost(lost) => break lost,
+            Delivery::Idle => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(lost.len(), 4);
+    let refused = consumer.commit(partition, 1).await;
+    assert!(matches!(refused, Err(BusError::NotOwner { .. })), "{refused:?}");
+    // It joins again by itself and reads what was not committed, under another epoch.
+    let again = take(&mut consumer, 1).await.remove(0);
+    assert_eq!(again, (partition, read));
+    assert!(consumer.epoch(partition) > epoch);
+    consumer.commit(partition, 1).await.unwrap();
+}
