@@ -121,10 +121,6 @@ impl Process {
         value.unwrap_or_else(|| panic!("{}: no `{name}` in {:?}", self.name, self.ready))
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// SIGKILL, and gone.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -73,7 +73,7 @@ pub fn run(kafka: Option<String>, database: Option<String>, secrets: Secrets) ->
 fn settings(directory: &std::path::Path, kafka: Option<String>, database: Option<String>) -> Result<Settings, Failure> {
     let mut options = vec![
         ("data.directory", directory.join("data").display().to_string(), "demo"),
-        ("log.level", "warn".to_owned(), "demo"),
+        ("log.level", "warn,sqlx::pool=error".to_owned(), "demo"),
     ];
     // The private PostgreSQL's user passes through.
     std::fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o755))

@@ -24,8 +24,10 @@ pub async fn ensure(store: &Store, smpp: SocketAddr, now: Timestamp) -> Result<(
             "name": NAME,
             "kind": "smpp",
             "address": smpp.to_string(),
-            "system_id": "tamtam",
-            "password": "tamtam",
+            // Its own: receipts go to whoever is bound under the system id that sent, and somebody may configure another
+            // gateway that leads to the simulator.
+            "system_id": "simulator",
+            "password": "simulator",
             "rate": 2_000,
             "window": 100,
             "priority": 100,
