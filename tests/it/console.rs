@@ -21,7 +21,10 @@ async fn a_shop_manager_announces_and_watches() {
     let file = installation.file("resources.toml", &resources(simulator.at("simulator_smpp"), 150));
     installation.json(&up, &["apply", "-f", &file]);
     installation.json(&up, &["contacts", "import", &demo_contacts(), "--region", "RE"]);
-    let women = installation.json(&up, &["audience", "count", "gender = \"female\" and region = \"north\""]);
+    let women = installation.json(
+        &up,
+        &["audience", "count", "gender = \"female\" and region = \"north\""],
+    );
     let women = women["count"].as_i64().unwrap();
     assert!(women > 400, "{women}");
 
@@ -49,7 +52,9 @@ async fn a_shop_manager_announces_and_watches() {
     browser.find("#count [data-count='10000']").await;
     browser.fill("#expression", "gender = female").await;
     browser.sees("column 10").await;
-    browser.fill("#expression", "gender = \"female\" and region = \"north\"").await;
+    browser
+        .fill("#expression", "gender = \"female\" and region = \"north\"")
+        .await;
     browser.find(&format!("#count [data-count='{women}']")).await;
     browser.fill("#name", "Soldes").await;
     browser.fill("#sender", "BOUTIQUE").await;
@@ -66,7 +71,9 @@ async fn a_shop_manager_announces_and_watches() {
 
     // Live: running, paused within moments, gone on, and everything through.
     browser.find("[data-state='running']").await;
-    eventually("some messages", PATIENCE, || (stats(&simulator)["distinct"].as_u64() > Some(50)).then_some(()));
+    eventually("some messages", PATIENCE, || {
+        (stats(&simulator)["distinct"].as_u64() > Some(50)).then_some(())
+    });
     browser.sees("Delivered").await;
     browser.screenshot("campaign").await;
     browser.click("[data-action='pause']").await;
@@ -115,7 +122,10 @@ async fn another_sites_form_and_a_made_up_session_are_refused() {
         .await
         .unwrap();
     let cookie = signed_in.headers()["set-cookie"].to_str().unwrap().to_owned();
-    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    assert!(
+        cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
+        "{cookie}"
+    );
     let cookie = cookie.split(';').next().unwrap().to_owned();
     let status = |cookie: String, site: &'static str| {
         let request = client
@@ -129,8 +139,18 @@ async fn another_sites_form_and_a_made_up_session_are_refused() {
     assert_eq!(status(cookie.clone(), "cross-site").await, 403);
     assert_eq!(status(format!("{cookie}x"), "same-origin").await, 303);
     // The pages' session is none for the API: it wants a key.
-    let api = client.get(format!("{console}/v1/campaigns")).header("cookie", &cookie).send().await.unwrap();
+    let api = client
+        .get(format!("{console}/v1/campaigns"))
+        .header("cookie", &cookie)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(api.status(), 401);
     let page = client.get(format!("{console}/sign-in")).send().await.unwrap();
-    assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'self'"));
+    assert!(
+        page.headers()["content-security-policy"]
+            .to_str()
+            .unwrap()
+            .contains("default-src 'self'")
+    );
 }

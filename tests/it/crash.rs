@@ -49,7 +49,11 @@ impl Fleet {
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         let migrated = run(installation.path(), &["migrate"], &environment);
-        assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        assert!(
+            migrated.status.success(),
+            "{}",
+            String::from_utf8_lossy(&migrated.stderr)
+        );
         let simulator = installation.start(&["simulator"]);
         let roles = ROLES.iter().map(|role| (*role, installation.start(&[role]))).collect();
         let fleet = Fleet {
@@ -85,14 +89,27 @@ impl Fleet {
 async fn every_role_is_killed_in_the_middle_of_a_campaign() {
     for number in 1..=runs() {
         let mut fleet = Fleet::start().await;
-        let create = ["campaign", "create", "--name", "x", "--audience", "north", "--template", "sale", "--value", "article=tout"];
+        let create = [
+            "campaign",
+            "create",
+            "--name",
+            "x",
+            "--audience",
+            "north",
+            "--template",
+            "sale",
+            "--value",
+            "article=tout",
+        ];
         let id = fleet.json(&create)["id"].as_str().unwrap().to_owned();
         fleet.json(&["campaign", "launch", &id]);
 
         for (step, role) in ROLES.into_iter().enumerate() {
             // From the first messages on, and the last kill well before the end.
             let due = (MESSAGES * (step * 3 + 1) / 24) as u64;
-            eventually("the next kill's turn", PATIENCE, || (fleet.taken() >= due).then_some(()));
+            eventually("the next kill's turn", PATIENCE, || {
+                (fleet.taken() >= due).then_some(())
+            });
             fleet.kill_and_start(role);
         }
 
@@ -114,7 +131,11 @@ async fn every_role_is_killed_in_the_middle_of_a_campaign() {
         );
         let audit = fleet.json(&["audit"]);
         assert_eq!(audit["violations"], 0, "run {number}: {audit}");
-        println!("run {number}: {} delivered, {} unknown, 0 twice", count("delivered"), count("unknown"));
+        println!(
+            "run {number}: {} delivered, {} unknown, 0 twice",
+            count("delivered"),
+            count("unknown")
+        );
     }
 }
 
@@ -126,7 +147,9 @@ async fn roles_are_killed_while_events_come_in() {
     assert_eq!(fleet.json(&["events", "publish", &file])["accepted"], EVENTS);
     for (step, role) in ["segmenter", "renderer", "receipt-collector"].into_iter().enumerate() {
         let due = (EVENTS * (step + 1) / 6) as u64;
-        eventually("the next kill's turn", PATIENCE, || (fleet.taken() >= due).then_some(()));
+        eventually("the next kill's turn", PATIENCE, || {
+            (fleet.taken() >= due).then_some(())
+        });
         fleet.kill_and_start(role);
         // Publishing again is harmless: the same events.
         assert_eq!(fleet.json(&["events", "publish", &file])["accepted"], EVENTS);

@@ -67,7 +67,8 @@ fn lost(written: &Value, read: &Value, at: &str) {
         (Value::Object(written), Value::Object(read)) => {
             for (key, value) in written {
                 // An empty object or list says nothing and may be left out.
-                let empty = value.as_object().is_some_and(|map| map.is_empty()) || value.as_array().is_some_and(Vec::is_empty);
+                let empty =
+                    value.as_object().is_some_and(|map| map.is_empty()) || value.as_array().is_some_and(Vec::is_empty);
                 match read.get(key) {
                     Some(found) => lost(value, found, &format!("{at}.{key}")),
                     None => assert!(empty, "{at}.{key} is unknown to Kubernetes"),
@@ -85,15 +86,23 @@ fn lost(written: &Value, read: &Value, at: &str) {
 }
 
 fn of_kind<T: DeserializeOwned + Serialize>(manifests: &[Value], kind: &str) -> Vec<T> {
-    manifests.iter().filter(|manifest| manifest["kind"] == kind).map(typed).collect()
+    manifests
+        .iter()
+        .filter(|manifest| manifest["kind"] == kind)
+        .map(typed)
+        .collect()
 }
 
 /// The pods of a kustomization, by the name of what makes them.
 fn pods(manifests: &[Value]) -> BTreeMap<String, PodSpec> {
     let deployments: Vec<Deployment> = of_kind(manifests, "Deployment");
     let jobs: Vec<Job> = of_kind(manifests, "Job");
-    let deployments = deployments.into_iter().map(|one| (one.metadata.name, one.spec.unwrap().template.spec));
-    let jobs = jobs.into_iter().map(|one| (one.metadata.name, one.spec.unwrap().template.spec));
+    let deployments = deployments
+        .into_iter()
+        .map(|one| (one.metadata.name, one.spec.unwrap().template.spec));
+    let jobs = jobs
+        .into_iter()
+        .map(|one| (one.metadata.name, one.spec.unwrap().template.spec));
     deployments
         .chain(jobs)
         .map(|(name, pod)| (name.unwrap(), pod.unwrap()))
@@ -112,7 +121,12 @@ fn default_ports() -> BTreeMap<String, i32> {
         .as_table()
         .unwrap()
         .iter()
-        .map(|(key, address)| (key.clone(), address.as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap()))
+        .map(|(key, address)| {
+            (
+                key.clone(),
+                address.as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap(),
+            )
+        })
         .collect()
 }
 
@@ -146,13 +160,26 @@ fn every_command_is_one_of_the_binarys() {
         for (pod_name, pod) in pods(&manifests(name)) {
             let Some(container) = ours(&pod) else { continue };
             let arguments = container.args.as_ref().unwrap();
-            assert!(container.command.is_none(), "{pod_name}: the image's entrypoint is the binary");
-            let output = command(here.path(), &[arguments[0].as_str(), "--help"]).output().unwrap();
+            assert!(
+                container.command.is_none(),
+                "{pod_name}: the image's entrypoint is the binary"
+            );
+            let output = command(here.path(), &[arguments[0].as_str(), "--help"])
+                .output()
+                .unwrap();
             assert!(output.status.success(), "{pod_name}: `{}` is no command", arguments[0]);
             roles.insert(arguments[0].clone());
         }
     }
-    for role in ["ingest", "segmenter", "renderer", "dispatcher", "receipt-collector", "console", "migrate"] {
+    for role in [
+        "ingest",
+        "segmenter",
+        "renderer",
+        "dispatcher",
+        "receipt-collector",
+        "console",
+        "migrate",
+    ] {
         assert!(roles.contains(role), "{role} is deployed");
     }
 }
@@ -179,7 +206,14 @@ fn ports_probes_and_services_are_the_binarys() {
                 };
                 assert_eq!(port.container_port, defaults[setting], "{pod_name} {port_name}");
             }
-            for probe in [&container.startup_probe, &container.liveness_probe, &container.readiness_probe].into_iter().flatten() {
+            for probe in [
+                &container.startup_probe,
+                &container.liveness_probe,
+                &container.readiness_probe,
+            ]
+            .into_iter()
+            .flatten()
+            {
                 let path = probe.http_get.as_ref().unwrap().path.as_deref().unwrap();
                 assert!(["/healthz", "/readyz"].contains(&path), "{pod_name}: {path}");
             }
@@ -188,11 +222,19 @@ fn ports_probes_and_services_are_the_binarys() {
             let spec = service.spec.unwrap();
             let pod = &pods[&spec.selector.unwrap()["app.kubernetes.io/name"]];
             for port in spec.ports.unwrap() {
-                let k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::String(target) = port.target_port.unwrap() else {
+                let k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::String(target) =
+                    port.target_port.unwrap()
+                else {
                     panic!("a service names its port")
                 };
-                let found = pod.containers.iter().flat_map(|container| container.ports.iter().flatten());
-                assert!(found.filter(|port| port.name.as_deref() == Some(&target)).count() == 1, "{target}");
+                let found = pod
+                    .containers
+                    .iter()
+                    .flat_map(|container| container.ports.iter().flatten());
+                assert!(
+                    found.filter(|port| port.name.as_deref() == Some(&target)).count() == 1,
+                    "{target}"
+                );
             }
         }
     }
@@ -223,12 +265,18 @@ fn what_runs_is_not_root_and_has_limits() {
 fn every_setting_is_the_binarys() {
     let here = tempfile::tempdir().unwrap();
     let mut settings = BTreeMap::new();
-    for manifest in manifests("base").iter().filter(|manifest| manifest["kind"] == "ConfigMap") {
+    for manifest in manifests("base")
+        .iter()
+        .filter(|manifest| manifest["kind"] == "ConfigMap")
+    {
         settings.extend(typed::<ConfigMap>(manifest).data.unwrap_or_default());
     }
     for name in KUSTOMIZATIONS {
         for pod in pods(&manifests(name)).values() {
-            for variable in ours(pod).into_iter().flat_map(|container| container.env.iter().flatten()) {
+            for variable in ours(pod)
+                .into_iter()
+                .flat_map(|container| container.env.iter().flatten())
+            {
                 if variable.name.starts_with("TAMTAM__") {
                     let value = match variable.name.as_str() {
                         "TAMTAM__DATABASE__URL" => "postgres://a:b@127.0.0.1:1/c",
@@ -242,7 +290,10 @@ fn every_setting_is_the_binarys() {
     }
     assert!(settings.len() > 8, "{settings:?}");
     settings.insert("TAMTAM__STAGE__BATCH_RECORDS".into(), "many".into());
-    let environment: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let environment: Vec<(&str, &str)> = settings
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
     let output = run(here.path(), &["renderer"], &environment);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{said}");
@@ -256,13 +307,19 @@ fn every_setting_is_the_binarys() {
 #[test]
 fn dispatchers_scale_on_the_lag_of_their_topics() {
     let manifests = manifests("base");
-    let scaled: Vec<&Value> = manifests.iter().filter(|manifest| manifest["kind"] == "ScaledObject").collect();
+    let scaled: Vec<&Value> = manifests
+        .iter()
+        .filter(|manifest| manifest["kind"] == "ScaledObject")
+        .collect();
     assert_eq!(scaled.len(), 1);
     let spec = &scaled[0]["spec"];
     assert_eq!(spec["scaleTargetRef"]["name"], "dispatcher");
     let mut topics = BTreeSet::new();
     for trigger in spec["triggers"].as_array().unwrap() {
-        assert_eq!((&trigger["type"], &trigger["metadata"]["consumerGroup"]), (&"kafka".into(), &"tamtam.dispatcher".into()));
+        assert_eq!(
+            (&trigger["type"], &trigger["metadata"]["consumerGroup"]),
+            (&"kafka".into(), &"tamtam.dispatcher".into())
+        );
         topics.insert(trigger["metadata"]["topic"].as_str().unwrap());
     }
     let outbound = [events::Topic::OutboundBulk, events::Topic::OutboundTransactional];
@@ -270,6 +327,9 @@ fn dispatchers_scale_on_the_lag_of_their_topics() {
     assert_eq!(topics, names.iter().map(String::as_str).collect());
     let most = spec["maxReplicaCount"].as_u64().unwrap();
     for topic in outbound {
-        assert!(most <= u64::from(topic.spec().partitions), "no replica without a partition");
+        assert!(
+            most <= u64::from(topic.spec().partitions),
+            "no replica without a partition"
+        );
     }
 }

@@ -64,11 +64,20 @@ fn files_naming(word: &str) -> Vec<String> {
 fn domain_and_events_depend_on_nothing_that_does_io() {
     let all = dependencies();
     for pure in ["domain", "events", "resources"] {
-        for name in ["tokio", "sqlx", "rdkafka", "reqwest", "axum", "tonic", "store", "bus", "stage", "rand", "tracing"] {
+        for name in [
+            "tokio", "sqlx", "rdkafka", "reqwest", "axum", "tonic", "store", "bus", "stage", "rand", "tracing",
+        ] {
             assert!(!all[pure].iter().any(|has| has == name), "{pure} depends on {name}");
         }
     }
-    for word in ["std::fs", "std::net", "std::time::Instant", "SystemTime", "Timestamp::now", "Zoned::now"] {
+    for word in [
+        "std::fs",
+        "std::net",
+        "std::time::Instant",
+        "SystemTime",
+        "Timestamp::now",
+        "Zoned::now",
+    ] {
         let named: Vec<String> = files_naming(word)
             .into_iter()
             .filter(|file| file.starts_with("domain/") || file.starts_with("events/"))
@@ -85,7 +94,10 @@ fn services_do_not_depend_on_each_other() {
             continue;
         }
         for service in SERVICES {
-            assert!(!names.iter().any(|name| name == service), "{krate} depends on {service}");
+            assert!(
+                !names.iter().any(|name| name == service),
+                "{krate} depends on {service}"
+            );
         }
     }
 }
@@ -95,14 +107,20 @@ fn the_broker_client_and_the_database_driver_are_named_in_one_place() {
     for (krate, names) in dependencies() {
         let has = |wanted: &str| names.iter().any(|name| name == wanted);
         assert!(!has("rdkafka") || krate == "bus", "{krate} depends on rdkafka");
-        assert!(!has("sqlx") || ["bus", "store"].contains(&krate.as_str()), "{krate} depends on sqlx");
+        assert!(
+            !has("sqlx") || ["bus", "store"].contains(&krate.as_str()),
+            "{krate} depends on sqlx"
+        );
     }
     for file in files_naming("rdkafka::") {
         assert!(file.starts_with("bus/"), "{file} names rdkafka");
     }
     for file in files_naming("sqlx::") {
         let contract = ["bus/src/lib.rs", "bus/src/config.rs"].contains(&file.as_str());
-        assert!(file.starts_with("store/") || file.starts_with("bus/src/postgres") || contract, "{file} names sqlx");
+        assert!(
+            file.starts_with("store/") || file.starts_with("bus/src/postgres") || contract,
+            "{file} names sqlx"
+        );
     }
 }
 
@@ -111,7 +129,10 @@ fn the_environment_is_read_by_the_binary_alone() {
     for word in ["env::var", "env::vars", "env::args"] {
         for file in files_naming(word) {
             let build_script = file.ends_with("build.rs");
-            assert!(file.starts_with("tamtam/") || build_script, "{file} reads the environment ({word})");
+            assert!(
+                file.starts_with("tamtam/") || build_script,
+                "{file} reads the environment ({word})"
+            );
         }
     }
 }

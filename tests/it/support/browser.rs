@@ -33,7 +33,13 @@ impl Browser {
         let port = tokio::task::spawn_blocking(move || {
             let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
             let port = lines
-                .find_map(|line| line.split("successfully on port ").nth(1)?.trim_end_matches('.').parse::<u16>().ok())
+                .find_map(|line| {
+                    line.split("successfully on port ")
+                        .nth(1)?
+                        .trim_end_matches('.')
+                        .parse::<u16>()
+                        .ok()
+                })
                 .expect("chromedriver names its port");
             // What it says later must not fill the pipe.
             std::thread::spawn(move || lines.for_each(drop));
@@ -53,7 +59,9 @@ impl Browser {
                 "prefs": {"intl.accept_languages": language},
             }
         });
-        let serde_json::Value::Object(capabilities) = capabilities else { unreachable!() };
+        let serde_json::Value::Object(capabilities) = capabilities else {
+            unreachable!()
+        };
         let client = ClientBuilder::rustls()
             .unwrap()
             .capabilities(capabilities)
@@ -72,7 +80,10 @@ impl Browser {
         let wait = self.client.wait().at_most(PATIENCE);
         match wait.for_element(Locator::Css(css)).await {
             Ok(element) => element,
-            Err(error) => panic!("no `{css}`: {error}\n{}", self.client.source().await.unwrap_or_default()),
+            Err(error) => panic!(
+                "no `{css}`: {error}\n{}",
+                self.client.source().await.unwrap_or_default()
+            ),
         }
     }
 
@@ -85,7 +96,10 @@ impl Browser {
     pub async fn click(&self, css: &str) {
         let element = self.find(css).await;
         self.client
-            .execute("arguments[0].scrollIntoView({block: 'center'})", vec![serde_json::to_value(&element).unwrap()])
+            .execute(
+                "arguments[0].scrollIntoView({block: 'center'})",
+                vec![serde_json::to_value(&element).unwrap()],
+            )
             .await
             .unwrap();
         element.click().await.unwrap();
@@ -99,7 +113,10 @@ impl Browser {
             if body.contains(text) {
                 return;
             }
-            assert!(tokio::time::Instant::now() < deadline, "`{text}` is not on the page:\n{body}");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "`{text}` is not on the page:\n{body}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -108,7 +125,11 @@ impl Browser {
     pub async fn screenshot(&self, name: &str) {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/screenshots");
         std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join(format!("{name}.png")), self.client.screenshot().await.unwrap()).unwrap();
+        std::fs::write(
+            directory.join(format!("{name}.png")),
+            self.client.screenshot().await.unwrap(),
+        )
+        .unwrap();
     }
 
     pub async fn close(mut self) {

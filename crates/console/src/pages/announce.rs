@@ -45,12 +45,12 @@ pub(crate) async fn page(State(app): State<App>, visit: Visit) -> Response {
                 div {
                     div.card {
                         h2 { (words.whom) }
-                        div id="count" hx-post="/announce/count" hx-include="#announcement" hx-sync="this:replace"
+                        div id="count" hx-post="/announce/count" hx-include="#announcement" hx-target="this" hx-swap="innerHTML" hx-sync="this:replace"
                             hx-trigger="load, input from:#expression delay:250ms" { p.soft { "…" } }
                     }
                     div.card {
                         h2 { (words.previews) }
-                        div id="estimate" hx-post="/announce/estimate" hx-include="#announcement" hx-sync="this:replace"
+                        div id="estimate" hx-post="/announce/estimate" hx-include="#announcement" hx-target="this" hx-swap="innerHTML" hx-sync="this:replace"
                             hx-trigger="load, input from:#announcement delay:400ms" { p.soft { "…" } }
                     }
                 }

@@ -38,7 +38,7 @@ async fn body(app: &App, visit: &Visit, id: Uuid) -> Result<(String, Markup), Ap
         }
         div.card {
             h2 { (words.whom) }
-            p { code { @if campaign.expression.trim().is_empty() { "*" } @else { (campaign.expression) } } }
+            p { code { (campaign.expression) } }
             @if let Some(deadline) = campaign.deadline { p.soft { (words.deadline) " : " time { (deadline.strftime("%F %H:%M UTC").to_string()) } } }
             h2 { (words.history) }
             table { tbody {

@@ -77,8 +77,12 @@ impl Announcement {
         }
     }
 
+    /// Nothing typed means everybody, and every contact has an id.
     pub(crate) fn expression(&self) -> &str {
-        self.expression.trim()
+        match self.expression.trim() {
+            "" => "id is set",
+            expression => expression,
+        }
     }
 
     /// What can be told without asking anybody.
