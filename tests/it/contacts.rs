@@ -1,9 +1,6 @@
 //! Contacts, history and opt-outs in a real PostgreSQL.
 
-use domain::{
-    Consent, Phone,
-    contact::ContactChange,
-};
+use domain::{Consent, Phone, contact::ContactChange};
 use events::BusinessEvent;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -42,7 +39,10 @@ where
 async fn changes_are_merged_in_order_and_written_once() {
     let store = database().await;
     let changes = [
-        change("b", json!({"first_name": "Ana", "phone": "0692123456", "marketing_consent": true, "points": 1})),
+        change(
+            "b",
+            json!({"first_name": "Ana", "phone": "0692123456", "marketing_consent": true, "points": 1}),
+        ),
         change("a", json!({})),
         change("b", json!({"first_name": null, "city": "Saint-Denis", "points": 2})),
         change("b", json!({"city": "Saint-Denis"})),
@@ -62,7 +62,11 @@ async fn changes_are_merged_in_order_and_written_once() {
         (json!(false), Unchanged),
         (json!(null), Updated),
     ] {
-        assert_eq!(upsert(&store, &[change("b", json!({"marketing_consent": consent}))]).await, [answer], "{consent}");
+        assert_eq!(
+            upsert(&store, &[change("b", json!({"marketing_consent": consent}))]).await,
+            [answer],
+            "{consent}"
+        );
     }
     let log: Vec<(String, bool, String, String, String)> = rows(
         &store,
@@ -70,7 +74,14 @@ async fn changes_are_merged_in_order_and_written_once() {
     )
     .await;
     let entry = |given: bool, day: &str| ("b".into(), given, day.to_owned(), "import".into(), "ana".into());
-    assert_eq!(log, [entry(true, "2026-11-24"), entry(true, "2026-01-31"), entry(false, "2026-11-24")]);
+    assert_eq!(
+        log,
+        [
+            entry(true, "2026-11-24"),
+            entry(true, "2026-01-31"),
+            entry(false, "2026-11-24")
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,12 +93,21 @@ async fn two_batches_with_the_same_contacts_wait_for_each_other() {
             let mut created = 0;
             for round in 0..20 {
                 let mut changes: Vec<ContactChange> = (0..50)
-                    .map(|number| change(&format!("{}", (number * 7 + round) % 60 + round * 10), json!({field: round})))
+                    .map(|number| {
+                        change(
+                            &format!("{}", (number * 7 + round) % 60 + round * 10),
+                            json!({field: round}),
+                        )
+                    })
                     .collect();
                 if field == "two" {
                     changes.reverse();
                 }
-                created += upsert(&store, &changes).await.iter().filter(|answer| **answer == Created).count();
+                created += upsert(&store, &changes)
+                    .await
+                    .iter()
+                    .filter(|answer| **answer == Created)
+                    .count();
             }
             created
         })
@@ -95,8 +115,11 @@ async fn two_batches_with_the_same_contacts_wait_for_each_other() {
     let (one, two) = (batch("one"), batch("two"));
     let created = one.await.unwrap() + two.await.unwrap();
     // Each was created by one of them, and none lost what the other wrote.
-    let contacts: Vec<(i64, i64)> =
-        rows(&store, "select count(*), count(*) filter (where attributes ?& array['one', 'two']) from contacts").await;
+    let contacts: Vec<(i64, i64)> = rows(
+        &store,
+        "select count(*), count(*) filter (where attributes ?& array['one', 'two']) from contacts",
+    )
+    .await;
     assert_eq!(contacts, [(created as i64, created as i64)]);
 }
 
@@ -124,16 +147,28 @@ async fn history_is_kept_once() {
     let mut tx = store.begin().await.unwrap();
     assert_eq!(tx.history_put(&orders).await.unwrap(), [true, true, false, true, true]);
     assert_eq!(tx.history_put(&orders[1..3]).await.unwrap(), [false, false]);
-    let key = |event_id| EventKey { contact_id: "a", source: "shop", event_id };
-    tx.history_planned_add(&[(key("1"), 1), (key("1"), 2), (key("none"), 1)]).await.unwrap();
+    let key = |event_id| EventKey {
+        contact_id: "a",
+        source: "shop",
+        event_id,
+    };
+    tx.history_planned_add(&[(key("1"), 1), (key("1"), 2), (key("none"), 1)])
+        .await
+        .unwrap();
     let since = Some("2026-11-02T00:00:00Z".parse().unwrap());
     let all = tx.history_for(&["a", "b", "c"], &["order.placed"], None).await.unwrap();
     assert_eq!(all["a"], [orders[1].clone(), orders[0].clone()]);
     assert_eq!((all.len(), all["b"].len()), (2, 1));
-    assert_eq!(tx.history_for(&["a"], &["order.placed", "visit"], since).await.unwrap()["a"].len(), 2);
+    assert_eq!(
+        tx.history_for(&["a"], &["order.placed", "visit"], since).await.unwrap()["a"].len(),
+        2
+    );
     tx.commit().await.unwrap();
-    let planned: Vec<(String, i32)> =
-        rows(&store, "select event_id, planned from history where contact_id = 'a' order by 1").await;
+    let planned: Vec<(String, i32)> = rows(
+        &store,
+        "select event_id, planned from history where contact_id = 'a' order by 1",
+    )
+    .await;
     assert_eq!(planned, [("1".into(), 3), ("2".into(), 0), ("3".into(), 0)]);
 }
 
@@ -142,9 +177,17 @@ async fn an_opt_out_outlives_its_contact() {
     let store = database().await;
     let key = store.phone_key().await.unwrap();
     let hash = |phone: &str| key.hash(&Phone::from_e164(phone));
-    assert_eq!(hash("+262692123456"), store.phone_key().await.unwrap().hash(&Phone::from_e164("+262692123456")));
+    assert_eq!(
+        hash("+262692123456"),
+        store
+            .phone_key()
+            .await
+            .unwrap()
+            .hash(&Phone::from_e164("+262692123456"))
+    );
     assert_eq!(hash("+262692123456").len(), 32);
-    let fields = |phone: &str, consent: bool| json!({"phone": phone, "marketing_consent": consent, "first_name": "Ana"});
+    let fields =
+        |phone: &str, consent: bool| json!({"phone": phone, "marketing_consent": consent, "first_name": "Ana"});
     let people = [
         change("no", fields("+262692000001", false)),
         change("yes", fields("+262692000002", true)),
@@ -152,11 +195,25 @@ async fn an_opt_out_outlives_its_contact() {
     ];
     upsert(&store, &people).await;
     let mut tx = store.begin().await.unwrap();
-    tx.suppression_put(&hash("+262692000003"), Scope::Marketing, "reply", now()).await.unwrap();
-    tx.history_put(&[event("1", "visit", "no", "2026-11-01T00:00:00Z"), event("2", "order.placed", "no", "2026-11-01T00:00:00Z")])
+    tx.suppression_put(&hash("+262692000003"), Scope::Marketing, "reply", now())
         .await
         .unwrap();
-    tx.history_planned_add(&[(EventKey { contact_id: "no", source: "shop", event_id: "2" }, 1)]).await.unwrap();
+    tx.history_put(&[
+        event("1", "visit", "no", "2026-11-01T00:00:00Z"),
+        event("2", "order.placed", "no", "2026-11-01T00:00:00Z"),
+    ])
+    .await
+    .unwrap();
+    tx.history_planned_add(&[(
+        EventKey {
+            contact_id: "no",
+            source: "shop",
+            event_id: "2",
+        },
+        1,
+    )])
+    .await
+    .unwrap();
     tx.trigger_log_put(&[Firing {
         contact_id: "no".into(),
         trigger: "t".into(),
@@ -205,8 +262,12 @@ async fn an_opt_out_outlives_its_contact() {
     assert_eq!(consents["yes"].marketing_consent, Consent::Given(None));
     assert_eq!(consents["stopped"].marketing_consent, Consent::No);
     assert!(tx.suppression_lift(&hash("+262692000003")).await.unwrap());
-    tx.suppression_put(&hash("+262692000003"), Scope::All, "console", now()).await.unwrap();
-    tx.suppression_put(&hash("+262692000003"), Scope::Marketing, "reply", now()).await.unwrap();
+    tx.suppression_put(&hash("+262692000003"), Scope::All, "console", now())
+        .await
+        .unwrap();
+    tx.suppression_put(&hash("+262692000003"), Scope::Marketing, "reply", now())
+        .await
+        .unwrap();
     assert!(!tx.suppression_lift(&hash("+262692000003")).await.unwrap());
     tx.commit().await.unwrap();
 

@@ -34,16 +34,40 @@ async fn a_file_again_changes_nothing() {
     }
     file += "bad;12;Ana;;;\r\n;0692000000;Ana;;;\r\nshort;0692000000\r\nlate;0692000001;Ana;1990-02-30;;\r\n";
     let (first, progress) = import(&server, &file, island()).await;
-    assert_eq!((first.created, first.updated, first.unchanged, first.rejected), (5_000, 0, 0, 4), "{:?}", first.errors);
-    let errors: Vec<(u64, Option<&str>)> =
-        first.errors.iter().map(|row| (row.line, row.field.as_deref())).collect();
-    let expected = [(5_002, Some("phone")), (5_003, Some("id")), (5_004, None), (5_005, Some("birth_date"))];
+    assert_eq!(
+        (first.created, first.updated, first.unchanged, first.rejected),
+        (5_000, 0, 0, 4),
+        "{:?}",
+        first.errors
+    );
+    let errors: Vec<(u64, Option<&str>)> = first
+        .errors
+        .iter()
+        .map(|row| (row.line, row.field.as_deref()))
+        .collect();
+    let expected = [
+        (5_002, Some("phone")),
+        (5_003, Some("id")),
+        (5_004, None),
+        (5_005, Some("birth_date")),
+    ];
     assert_eq!(errors, expected);
     let last = progress.last().unwrap();
     assert_eq!((last.rows, last.bytes), (5_004, file.len() as u64));
 
-    let (second, _) = import(&server, &file, ImportOptions { max_errors: 1, ..island() }).await;
-    assert_eq!((second.created, second.updated, second.unchanged, second.rejected), (0, 0, 5_000, 4));
+    let (second, _) = import(
+        &server,
+        &file,
+        ImportOptions {
+            max_errors: 1,
+            ..island()
+        },
+    )
+    .await;
+    assert_eq!(
+        (second.created, second.updated, second.unchanged, second.rejected),
+        (0, 0, 5_000, 4)
+    );
     assert_eq!((second.errors.len(), second.errors_left_out), (1, 3));
 
     // A cell that is empty now unsets; another column stays.
@@ -66,12 +90,21 @@ async fn no_import_undoes_an_opt_out() {
     let mut tx = server.store.begin().await.unwrap();
     let phone = domain::Phone::from_e164("+262692000001");
     let scope = store::suppressions::Scope::Marketing;
-    tx.suppression_put(&key.hash(&phone), scope, "reply", Timestamp::now()).await.unwrap();
+    tx.suppression_put(&key.hash(&phone), scope, "reply", Timestamp::now())
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     server.api.contact_erase(&admin(), "1").await.unwrap();
     let (second, _) = import(&server, file, island()).await;
     assert_eq!((second.created, second.unchanged, second.opted_out), (1, 1, 1));
-    assert_eq!(server.api.audience_count(&admin(), "marketing_consent = true").await.unwrap(), 1);
+    assert_eq!(
+        server
+            .api
+            .audience_count(&admin(), "marketing_consent = true")
+            .await
+            .unwrap(),
+        1
+    );
     // The third time the first line asks for what it is not given, and so changes nothing.
     let (third, _) = import(&server, file, island()).await;
     assert_eq!((third.unchanged, third.opted_out), (2, 1));
@@ -86,10 +119,20 @@ async fn an_import_that_breaks_off_says_so() {
         .contacts_import(&admin(), stream::iter(pieces), ImportOptions::default(), |_| {})
         .await
         .unwrap_err();
-    assert!(broken.message.contains("broke off") && broken.message.contains("1 rows"), "{broken}");
-    let wrong = ImportOptions { region: Some("Réunion".into()), ..ImportOptions::default() };
+    assert!(
+        broken.message.contains("broke off") && broken.message.contains("1 rows"),
+        "{broken}"
+    );
+    let wrong = ImportOptions {
+        region: Some("Réunion".into()),
+        ..ImportOptions::default()
+    };
     let pieces = [Ok::<_, ()>("id\n1\n")];
-    let error = server.api.contacts_import(&admin(), stream::iter(pieces), wrong, |_| {}).await.unwrap_err();
+    let error = server
+        .api
+        .contacts_import(&admin(), stream::iter(pieces), wrong, |_| {})
+        .await
+        .unwrap_err();
     assert_eq!(error.field.as_deref(), Some("region"));
 }
 
@@ -98,19 +141,41 @@ async fn an_audience_is_explained() {
     let server = Server::start().await;
     let file = "id,gender,city\n1,female,north\n2,female,south\n3,male,north\n";
     import(&server, file, island()).await;
-    server.apply("[[audience]]\nname = \"north\"\nwhere = 'city = \"north\"'\n").await;
+    server
+        .apply("[[audience]]\nname = \"north\"\nwhere = 'city = \"north\"'\n")
+        .await;
     let text = "gender = \"female\" and in audience \"north\" and gendre != \"x\"";
     let explained = server.api.audience_explain(&admin(), text, Some("2")).await.unwrap();
-    let counts: Vec<(i64, i64)> = explained.clauses.iter().map(|clause| (clause.alone, clause.left)).collect();
+    let counts: Vec<(i64, i64)> = explained
+        .clauses
+        .iter()
+        .map(|clause| (clause.alone, clause.left))
+        .collect();
     assert_eq!(counts, [(2, 2), (2, 1), (3, 1)]);
     assert_eq!((explained.contacts, explained.count), (3, 1));
     assert_eq!(explained.hints, ["no contact has `gendre`; did you mean `gender`?"]);
     let why = explained.contact.unwrap();
     assert!(!why.holds && why.parts[0].holds && !why.parts[1].holds);
     assert_eq!(why.parts[1].parts[0].text, "city = \"north\"");
-    let listed = server.api.audience_list(&admin(), "gender is set", "1", 1).await.unwrap();
-    assert_eq!(listed.iter().map(|contact| contact.id.as_str()).collect::<Vec<_>>(), ["2"]);
+    let listed = server
+        .api
+        .audience_list(&admin(), "gender is set", "1", 1)
+        .await
+        .unwrap();
+    assert_eq!(
+        listed.iter().map(|contact| contact.id.as_str()).collect::<Vec<_>>(),
+        ["2"]
+    );
     let error = server.api.audience_count(&admin(), "city = north").await.unwrap_err();
-    assert!(error.message.starts_with("column 8:") && error.message.contains("\"north\""), "{error}");
-    assert!(server.api.audience_count(&admin(), "in audience \"south\"").await.is_err());
+    assert!(
+        error.message.starts_with("column 8:") && error.message.contains("\"north\""),
+        "{error}"
+    );
+    assert!(
+        server
+            .api
+            .audience_count(&admin(), "in audience \"south\"")
+            .await
+            .is_err()
+    );
 }

@@ -10,11 +10,38 @@ pub struct Dice(pub u64);
 
 pub const TYPES: [&str; 4] = ["order.placed", "cart.updated", "visit", "2fa-sent"];
 const TEXTS: [&str; 18] = [
-    "north", "south", "North", "", " ", "é", "z", "Zoë", "007", "7", "7.0", "-7.5", "1e3", "true", "false", "2024-02-29",
-    "2024-02-29T23:30:00+04:00", "2024-13-01",
+    "north",
+    "south",
+    "North",
+    "",
+    " ",
+    "é",
+    "z",
+    "Zoë",
+    "007",
+    "7",
+    "7.0",
+    "-7.5",
+    "1e3",
+    "true",
+    "false",
+    "2024-02-29",
+    "2024-02-29T23:30:00+04:00",
+    "2024-13-01",
 ];
 const NUMBERS: [&str; 12] = [
-    "0", "7", "-7.5", "0.1", "0.3", "100", "99.999999999", "2024", "123456789012345678", "-0.000000001", "30", "1",
+    "0",
+    "7",
+    "-7.5",
+    "0.1",
+    "0.3",
+    "100",
+    "99.999999999",
+    "2024",
+    "123456789012345678",
+    "-0.000000001",
+    "30",
+    "1",
 ];
 
 impl Dice {
@@ -65,8 +92,16 @@ impl Dice {
             4 => json!(["north"]),
             5 => json!({"north": 7}),
             6 => self.pick(&[
-                json!(1e300), json!(1e-7), json!(-0.0), json!(u64::MAX), json!(0.30000000000000004), json!(1e18),
-                json!(9_007_199_254_740_993_i64), json!(-1.5e-10), json!(100.0), json!(0.000_000_000_5),
+                json!(1e300),
+                json!(1e-7),
+                json!(-0.0),
+                json!(u64::MAX),
+                json!(0.30000000000000004),
+                json!(1e18),
+                json!(9_007_199_254_740_993_i64),
+                json!(-1.5e-10),
+                json!(100.0),
+                json!(0.000_000_000_5),
             ]),
             _ => serde_json::from_str(self.pick(&NUMBERS)).unwrap(),
         }
@@ -80,7 +115,11 @@ impl Dice {
         let born = match self.below(5) {
             0 => None,
             1 => Some(date(self.pick(&[1960, 1996, 2000, 2004]), 2, 29)),
-            2 => Some(date(self.pick(&[1994, 1995, 1996, 2023, 2024, 2027]), self.pick(&[2, 3]), self.pick(&[1, 28]))),
+            2 => Some(date(
+                self.pick(&[1994, 1995, 1996, 2023, 2024, 2027]),
+                self.pick(&[2, 3]),
+                self.pick(&[1, 28]),
+            )),
             3 => Some(date(1996, 11, 24) + i64::try_from(self.below(5)).unwrap().days() - 2.days()),
             _ => Some(date(1950, 1, 1) + i64::try_from(self.below(29_000)).unwrap().days()),
         };
@@ -125,7 +164,11 @@ impl Dice {
             source: self.pick(&["shop", "Web", "é"]).to_owned(),
             kind: self.pick(&TYPES).to_owned(),
             contact_id: contact.to_owned(),
-            time: if self.one_in(4) { midnight + micros } else { now - ago + micros },
+            time: if self.one_in(4) {
+                midnight + micros
+            } else {
+                now - ago + micros
+            },
             data,
         }
     }
@@ -155,7 +198,11 @@ impl Dice {
             1 => format!("{}in ({})", self.pick(&["", "not "]), self.list(Dice::literal)),
             2 => format!("{}contains {:?}", self.pick(&["", "not "]), self.text()),
             3 => format!("{}starts with {:?}", self.pick(&["", "not "]), self.text()),
-            4 => format!("within {} {}", self.pick(&[1, 3, 400, 36_525]), self.pick(&["days", "day"])),
+            4 => format!(
+                "within {} {}",
+                self.pick(&[1, 3, 400, 36_525]),
+                self.pick(&["days", "day"])
+            ),
             _ => match self.literal() {
                 flag if flag == "true" || flag == "false" => format!("{} {flag}", self.pick(&["=", "!="])),
                 literal => format!("{} {literal}", self.order()),
@@ -168,14 +215,21 @@ impl Dice {
     }
 
     fn day(&mut self) -> String {
-        self.pick(&["1996-02-29", "1996-11-24", "1996-11-25", "2000-02-29", "2024-02-29"]).to_owned()
+        self.pick(&["1996-02-29", "1996-11-24", "1996-11-25", "2000-02-29", "2024-02-29"])
+            .to_owned()
     }
 
     fn did(&mut self) -> String {
         let mut text = format!("did {}", self.pick(&["", "not "]));
         let which = self.pick(&["", "", "", "", "first ", "last "]);
         text += which;
-        text += self.pick(&["order.placed", "cart.updated", "visit", "\"2fa-sent\"", "never.happened"]);
+        text += self.pick(&[
+            "order.placed",
+            "cart.updated",
+            "visit",
+            "\"2fa-sent\"",
+            "never.happened",
+        ]);
         if self.one_in(2) {
             let filters: Vec<String> = (0..1 + self.below(2))
                 .map(|_| {
@@ -189,12 +243,24 @@ impl Dice {
         if which.is_empty() {
             match self.below(4) {
                 0 => text += &format!(" count {} {}", self.order(), self.below(4)),
-                1 => text += &format!(" sum({}) {} {}", self.pick(&["amount", "ship.city"]), self.order(), self.pick(&NUMBERS)),
+                1 => {
+                    text += &format!(
+                        " sum({}) {} {}",
+                        self.pick(&["amount", "ship.city"]),
+                        self.order(),
+                        self.pick(&NUMBERS)
+                    )
+                }
                 _ => {}
             }
         }
         match self.below(4) {
-            0 => text += &format!(" within {}", self.pick(&["1 day", "7 days", "30 days", "24 hours", "4 weeks", "1 minute"])),
+            0 => {
+                text += &format!(
+                    " within {}",
+                    self.pick(&["1 day", "7 days", "30 days", "24 hours", "4 weeks", "1 minute"])
+                )
+            }
             1 => text += " since 2024-02-29",
             _ => {}
         }
@@ -215,7 +281,14 @@ impl Dice {
         }
         match self.below(10) {
             0 => format!("age {} {}", self.order(), self.age()),
-            1 => self.pick(&["age is set", "age is not set", "birth_date is set", "age not in (29, 30, 0)"]).to_owned(),
+            1 => self
+                .pick(&[
+                    "age is set",
+                    "age is not set",
+                    "birth_date is set",
+                    "age not in (29, 30, 0)",
+                ])
+                .to_owned(),
             2 => match self.below(3) {
                 0 => format!("birth_date {} {}", self.order(), self.day()),
                 1 => format!("birth_date in ({})", self.list(Dice::day)),
@@ -225,10 +298,21 @@ impl Dice {
                 "marketing_consent {}",
                 self.pick(&["= true", "!= true", "= false", "is set", "is not set"])
             ),
-            4 => format!("in audience \"{}\"", self.pick(&["buyers", "young", "circle", "nobody"])),
+            4 => format!(
+                "in audience \"{}\"",
+                self.pick(&["buyers", "young", "circle", "nobody"])
+            ),
             5 | 6 => self.did(),
             7 => {
-                let field = self.pick(&["first_name", "gender", "city", "region", "postal_code", "language", "phone"]);
+                let field = self.pick(&[
+                    "first_name",
+                    "gender",
+                    "city",
+                    "region",
+                    "postal_code",
+                    "language",
+                    "phone",
+                ]);
                 // A text of the built-in fields is no date.
                 let test = loop {
                     let test = self.test();
@@ -238,7 +322,11 @@ impl Dice {
                 };
                 format!("{field} {test}")
             }
-            _ => format!("{} {}", self.pick(&["points", "été", "`and`", "`last visit`", "a.b", "unheard_of"]), self.test()),
+            _ => format!(
+                "{} {}",
+                self.pick(&["points", "été", "`and`", "`last visit`", "a.b", "unheard_of"]),
+                self.test()
+            ),
         }
     }
 }

@@ -32,7 +32,9 @@ struct People {
 async fn people(store: &Store, dice: &mut Dice, round: usize) -> People {
     let prefix = format!("r{round}-");
     let now = dice.now();
-    let changes: Vec<_> = (0..CONTACTS).map(|number| dice.contact(&format!("{prefix}{number}"))).collect();
+    let changes: Vec<_> = (0..CONTACTS)
+        .map(|number| dice.contact(&format!("{prefix}{number}")))
+        .collect();
     let mut events = Vec::new();
     for change in &changes {
         for _ in 0..dice.below(8) {
@@ -71,7 +73,13 @@ fn holds(expression: &Expression, contact: &Contact, events: &[BusinessEvent], n
 }
 
 /// The contacts that SQL finds, in pages, as the walk gives them, and counted.
-async fn found(store: &Store, expression: &Expression, prefix: &str, named: &Named, now: Timestamp) -> BTreeSet<String> {
+async fn found(
+    store: &Store,
+    expression: &Expression,
+    prefix: &str,
+    named: &Named,
+    now: Timestamp,
+) -> BTreeSet<String> {
     let here = parse(&format!("id starts with \"{prefix}\" and ({expression})")).unwrap();
     let mut ids = Vec::new();
     let mut walk = store.audience_walk(&here, named, "", 17, now).await.unwrap();
@@ -82,7 +90,11 @@ async fn found(store: &Store, expression: &Expression, prefix: &str, named: &Nam
         }
         ids.extend(page.into_iter().map(|(id, _)| id));
     }
-    assert_eq!(store.audience_count(&here, named, now).await.unwrap(), ids.len() as i64, "{here}");
+    assert_eq!(
+        store.audience_count(&here, named, now).await.unwrap(),
+        ids.len() as i64,
+        "{here}"
+    );
     if let Some(middle) = ids.get(ids.len() / 2) {
         let rest = store.audience_page(&here, named, middle, 1_000, now).await.unwrap();
         let rest: Vec<String> = rest.into_iter().map(|contact| contact.id).collect();
@@ -137,7 +149,11 @@ async fn sql_and_memory_agree() {
             let now = dice.now();
             let text = dice.expression(3);
             let expression = parse(&text).unwrap_or_else(|error| panic!("seed {seed}: {text}\n{error}"));
-            assert_eq!(parse(&expression.to_string()).as_ref(), Ok(&expression), "seed {seed}: {text}");
+            assert_eq!(
+                parse(&expression.to_string()).as_ref(),
+                Ok(&expression),
+                "seed {seed}: {text}"
+            );
             let memory: BTreeSet<String> = people
                 .people
                 .iter()
@@ -145,12 +161,18 @@ async fn sql_and_memory_agree() {
                 .map(|(contact, _)| contact.id.clone())
                 .collect();
             if memory != found(&store, &expression, &people.prefix, &named, now).await {
-                panic!("seed {seed}: {}", blame(&store, &expression, &people, &named, now).await);
+                panic!(
+                    "seed {seed}: {}",
+                    blame(&store, &expression, &people, &named, now).await
+                );
             }
             none += usize::from(memory.is_empty());
             all += usize::from(memory.len() == CONTACTS);
         }
     }
     // Expressions that hold for nobody, or for everybody, prove little.
-    assert!(none + all < cases * 2 / 3, "{none} of {cases} expressions hold for nobody, {all} for everybody");
+    assert!(
+        none + all < cases * 2 / 3,
+        "{none} of {cases} expressions hold for nobody, {all} for everybody"
+    );
 }

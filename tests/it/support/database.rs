@@ -27,7 +27,14 @@ fn shared() -> &'static Shared {
         let settings = ["fsync=off", "max_connections=300", "shared_buffers=128MB"]
             .map(String::from)
             .to_vec();
-        let cluster = Cluster::start(&directory.path().join("postgres"), &Options { settings, ephemeral: true }).unwrap();
+        let cluster = Cluster::start(
+            &directory.path().join("postgres"),
+            &Options {
+                settings,
+                ephemeral: true,
+            },
+        )
+        .unwrap();
         Shared {
             cluster,
             _directory: directory,
