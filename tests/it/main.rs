@@ -4,20 +4,20 @@
 
 mod apply;
 mod audience;
-mod contacts;
-mod import;
 mod bus;
 mod bus_contract;
 mod bus_postgres;
 mod console;
+mod contacts;
 mod crash;
-mod deploy;
-mod layers;
-mod readme;
 mod dead_letters;
+mod deploy;
 mod gateways;
 mod grpc;
 mod http;
+mod import;
+mod layers;
+mod readme;
 mod support;
 
 mod audit;
@@ -25,6 +25,7 @@ mod cli;
 mod dispatcher;
 mod dispatcher_stand;
 mod ledger;
+mod oracle;
 mod receipts;
 mod renderer;
 mod roles;
@@ -32,4 +33,3 @@ mod segmenter;
 mod settings;
 mod stage;
 mod store_migrations;
-mod oracle;

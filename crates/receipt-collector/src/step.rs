@@ -56,7 +56,7 @@ struct Unheard {
 
 /// A receipt that only our reference can place waits this often for its message's outcome, twice as long each time.
 const WAITS: u32 = 8;
-const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(10);
+const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(2);
 
 impl Callbacks {
     pub(crate) fn new(store: Store, live: Live, clock: Clock, phone_key: PhoneKey) -> Callbacks {

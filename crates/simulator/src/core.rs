@@ -262,7 +262,8 @@ impl State {
         self.stats.accepted += 1;
         self.rates.count(ms);
         self.remember(reference, arrival.part);
-        let fate = Fate::decide(dice, &script);
+        // The phone is reached or not: all parts of a message share that.
+        let fate = Fate::decide(Dice::new(script.seed, reference, 0), &script);
         let lost = !script.receipts || dice.happens("lost", script.lost_percent);
         let outcome = if lost { "none" } else { fate.as_str() };
         let early = dice.happens("early", script.early_percent);

@@ -7,14 +7,14 @@ use simulator::{Script, Stats};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-/// Asks again and again until there is an answer; 20 s at most.
+/// Asks again and again until there is an answer; 90 s at most, for a machine that does much else.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     let begun = Instant::now();
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "waited in vain for: {what}");
+        assert!(begun.elapsed() < Duration::from_secs(90), "waited in vain for: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
