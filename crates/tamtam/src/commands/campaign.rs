@@ -13,7 +13,7 @@ use crate::{cli::ClientArgs, exit::Failure};
 #[derive(Debug, Subcommand)]
 pub enum Campaign {
     /// Make a draft
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// Start it, now or at its time
     Launch(LaunchArgs),
     /// Send nothing more until it is resumed
