@@ -22,7 +22,11 @@ use jiff::Timestamp;
 use resources::{Compose, Composer, Policy, rules::price};
 use serde_json::Map;
 use stage::crash;
-use store::{Campaign, CampaignError, StoreError, audience::Named, campaigns::ChunkMember};
+use store::{
+    Campaign, CampaignError, StoreError,
+    audience::Named,
+    campaigns::{ChunkMember, Page},
+};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -31,7 +35,7 @@ use super::{Trouble, Work};
 /// Contacts in a chunk.
 const CHUNK: usize = 2_500;
 /// The first is small: somebody waits to see the campaign begin.
-const FIRST: usize = 250;
+const FIRST: i64 = 250;
 /// Campaigns that are walked at the same time.
 const WALKS: usize = 4;
 /// A position that does not move for this long is nobody's.
@@ -172,6 +176,23 @@ async fn walk(work: Work, mut campaign: Campaign) -> Result<Ended, PlanError> {
     // The launch is the "now" of its windows, however often the walk begins again.
     let now = campaign.launched_at.unwrap_or_else(|| work.clock.now());
     let prices = Prices::new(&work, &campaign, &expression, &named, now).await?;
+    // The walk sorts the whole audience before its first row: the beginning is asked for alone, and comes at once.
+    if campaign.chunks == 0 {
+        let first = work
+            .store
+            .audience_page(&expression, &named, &campaign.after_contact, FIRST, now)
+            .await?;
+        let first: Page = first
+            .into_iter()
+            .map(|contact| (contact.id, contact.phone.map(|phone| phone.e164().to_owned())))
+            .collect();
+        if !first.is_empty() {
+            match planned(&work, campaign, first, &prices).await? {
+                Some(moved) => campaign = moved,
+                None => return Ok(Ended::Contended),
+            }
+        }
+    }
     let mut pages = work
         .store
         .audience_walk(&expression, &named, &campaign.after_contact, CHUNK, now)
@@ -182,26 +203,24 @@ async fn walk(work: Work, mut campaign: Campaign) -> Result<Ended, PlanError> {
             let done = tokio::spawn(end(work.clone(), campaign)).await;
             return done.unwrap_or(Err(PlanError::Crashed));
         }
-        let mut page = page.as_slice();
-        while !page.is_empty() {
-            if work.stop.is_cancelled() {
-                return Ok(Ended::Again);
-            }
-            let size = if campaign.chunks == 0 { FIRST } else { CHUNK };
-            let (chunk, rest) = page.split_at(size.min(page.len()));
-            page = rest;
-            // A task of its own is not cancelled with us (sqlx #4393).
-            let planned = tokio::spawn(plan(work.clone(), campaign, chunk.to_vec(), prices.clone()));
-            match planned.await.unwrap_or(Err(PlanError::Crashed))? {
-                Some(moved) => campaign = moved,
-                None => return Ok(Ended::Contended),
-            }
-            work.wake.wake();
-            if campaign.chunks % 16 == 0 && !wait_for_emitters(&work, campaign.id).await? {
-                return Ok(Ended::Again);
-            }
+        if work.stop.is_cancelled() {
+            return Ok(Ended::Again);
+        }
+        match planned(&work, campaign, page, &prices).await? {
+            Some(moved) => campaign = moved,
+            None => return Ok(Ended::Contended),
+        }
+        if campaign.chunks % 16 == 0 && !wait_for_emitters(&work, campaign.id).await? {
+            return Ok(Ended::Again);
         }
     }
+}
+
+/// [`plan`] in a task of its own, which is not cancelled with us (sqlx #4393); then those who append are woken.
+async fn planned(work: &Work, campaign: Campaign, page: Page, prices: &Prices) -> Result<Option<Campaign>, PlanError> {
+    let moved = tokio::spawn(plan(work.clone(), campaign, page, prices.clone())).await;
+    work.wake.wake();
+    moved.unwrap_or(Err(PlanError::Crashed))
 }
 
 /// The named audiences that can be read.
@@ -237,12 +256,7 @@ async fn end(work: Work, campaign: Campaign) -> Result<Ended, PlanError> {
 }
 
 /// Writes one chunk; the campaign after it. `None`: it does not run any more, or somebody else was faster.
-async fn plan(
-    work: Work,
-    mut campaign: Campaign,
-    page: Vec<(String, Option<String>)>,
-    prices: Prices,
-) -> Result<Option<Campaign>, PlanError> {
+async fn plan(work: Work, mut campaign: Campaign, page: Page, prices: Prices) -> Result<Option<Campaign>, PlanError> {
     let mut tx = work.store.begin().await?;
     crash::point("expansion-before-plan")?;
     let mut members = Vec::with_capacity(page.len());

@@ -65,7 +65,7 @@ impl Segmenter {
         let mut waiting = Vec::new();
         for change in changes {
             match change {
-                ContactWork::Change(change) => waiting.push(change),
+                ContactWork::Change(change) => waiting.push(*change),
                 ContactWork::Erase(id) => {
                     self.upsert(tx, &mut waiting, now).await?;
                     tx.contact_erase(&id, &self.phone_key, now).await?;
@@ -85,7 +85,7 @@ impl Segmenter {
 }
 
 enum ContactWork {
-    Change(ContactChange),
+    Change(Box<ContactChange>),
     Erase(String),
 }
 
@@ -118,7 +118,7 @@ impl Step for Segmenter {
                     event: timer.event(),
                     timer: Some(timer.trigger),
                 }),
-                Ok(Item::Changed(change)) => contacts.push(ContactWork::Change(*change)),
+                Ok(Item::Changed(change)) => contacts.push(ContactWork::Change(change)),
                 Ok(Item::Erased(id)) => contacts.push(ContactWork::Erase(id)),
                 Err(reason) => output.dead.push((input.offset, reason)),
             }

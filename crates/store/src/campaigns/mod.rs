@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
-pub use expansion::{Chunk, ChunkMember, Walk};
+pub use expansion::{Chunk, ChunkMember, Page, Walk};
 
 use crate::{Store, StoreError, Tx, time::At, time::at};
 
