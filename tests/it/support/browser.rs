@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -27,6 +28,8 @@ impl Browser {
             .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            // A group of its own, so that the browser that it starts ends with it.
+            .process_group(0)
             .spawn()
             .expect("chromedriver (Debian: chromium-driver)");
         let stdout = driver.stdout.take().unwrap();
@@ -93,16 +96,16 @@ impl Browser {
         field.send_keys(text).await.unwrap();
     }
 
+    /// Clicks the element, once it is there. In one step with finding it: what a stream swaps in between is no matter.
     pub async fn click(&self, css: &str) {
-        let element = self.find(css).await;
-        self.client
-            .execute(
-                "arguments[0].scrollIntoView({block: 'center'})",
-                vec![serde_json::to_value(&element).unwrap()],
-            )
-            .await
-            .unwrap();
-        element.click().await.unwrap();
+        self.find(css).await;
+        let script =
+            "const found = document.querySelector(arguments[0]); if (found) found.click(); return found !== null";
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.client.execute(script, vec![json!(css)]).await.unwrap() != json!(true) {
+            assert!(tokio::time::Instant::now() < deadline, "no `{css}` to click");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until the page's text holds `text`.
@@ -132,16 +135,19 @@ impl Browser {
         .unwrap();
     }
 
-    pub async fn close(mut self) {
+    pub async fn close(self) {
         let _ = self.client.clone().close().await;
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
     }
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _ = self.driver.kill();
+        let group = i32::try_from(self.driver.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
+        if let Some(group) = group {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
         let _ = self.driver.wait();
     }
 }
