@@ -5,6 +5,8 @@
 //! it does not know and refuses a version it does not know. The golden files under `golden/` are the proof.
 
 pub mod envelope;
+#[cfg(test)]
+mod golden;
 pub mod record;
 pub mod topic;
 
