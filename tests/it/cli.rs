@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
+    bus,
     process::{eventually, run},
     tamtam::{Installation, PATIENCE, contacts, orders, resources},
 };
@@ -198,4 +199,34 @@ async fn commands_speak_with_up_as_scripts_expect() {
 
     assert!(installation.json(&up, &["dead-letters", "list"])["dead_letters"].is_array());
     assert_eq!(installation.json(&up, &["audit"])["violations"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_runs_and_its_check_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut arguments = vec!["demo".to_owned()];
+    if bus::is_kafka() {
+        arguments.extend(["--kafka".to_owned(), bus::kafka_config().await.brokers]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let output = run(directory.path(), &arguments, &[]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for row in [
+        "events",
+        "contacts matched",
+        "no-consent",
+        "delivered",
+        "cost",
+        "messages/s",
+        "p99",
+        "conservation check",
+    ] {
+        assert!(told.contains(row), "{row}: {told}");
+    }
+    assert!(!told.contains("FAILS"), "{told}");
 }

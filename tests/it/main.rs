@@ -31,5 +31,7 @@ mod renderer;
 mod roles;
 mod segmenter;
 mod settings;
+mod simulator;
 mod stage;
 mod store_migrations;
+mod traces;

@@ -261,7 +261,7 @@ impl Demo {
             receipts.read().await?;
             let (campaign, triggered) = (receipts.sum(Some(id)), receipts.sum(None));
             let planned = status["planned"].as_u64().unwrap_or(0);
-            progress.set_total(planned + confirmations);
+            progress.set_total(planned.max(campaign.messages) + confirmations);
             progress.set(settled(&campaign) + settled(&triggered));
             let waiting = ["pending", "accepted"].iter().any(|name| status[*name] != 0);
             if status["state"] == "finished"

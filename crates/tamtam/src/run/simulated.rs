@@ -27,7 +27,7 @@ pub async fn ensure(store: &Store, smpp: SocketAddr, now: Timestamp) -> Result<(
             // Its own: receipts go to whoever is bound under the system id that sent, and somebody may configure another
             // gateway that leads to the simulator.
             "system_id": "simulator",
-            "password": "simulator",
+            "password": "tamtam",
             "rate": 2_000,
             "window": 100,
             "priority": 100,
