@@ -96,7 +96,7 @@ async fn a_shop_manager_announces_and_watches() {
     browser.click("#launch").await;
     browser.find("[data-state='running']").await;
     browser.click("[data-action='cancel']").await;
-    browser.client.accept_alert().await.unwrap();
+    browser.accept().await;
     browser.find("[data-state='cancelled']").await;
 
     browser.client.goto(&console).await.unwrap();

@@ -9,6 +9,7 @@ use std::{
 };
 
 use fantoccini::{Client, ClientBuilder, Locator, elements::Element};
+use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
 
 /// How long a page may take to show something, on a machine that is busy with tests.
@@ -22,8 +23,6 @@ pub struct Browser {
 
 impl Browser {
     pub async fn start(language: &str) -> Browser {
-        // Two providers are compiled in (reqwest brings its own): the client wants to know which. Only the first call sets it.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -65,8 +64,8 @@ impl Browser {
         let serde_json::Value::Object(capabilities) = capabilities else {
             unreachable!()
         };
-        let client = ClientBuilder::rustls()
-            .unwrap()
+        // chromedriver speaks plain HTTP.
+        let client = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities)
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
@@ -104,6 +103,15 @@ impl Browser {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while self.client.execute(script, vec![json!(css)]).await.unwrap() != json!(true) {
             assert!(tokio::time::Instant::now() < deadline, "no `{css}` to click");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Says yes to a question of the page.
+    pub async fn accept(&self) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while let Err(error) = self.client.accept_alert().await {
+            assert!(tokio::time::Instant::now() < deadline, "no question came: {error}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
