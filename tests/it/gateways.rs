@@ -77,6 +77,7 @@ fn message(number: u128, text: &str) -> Submission {
     }
 }
 
+#[track_caller]
 fn accepted(outcome: &Outcome) -> &[String] {
     match outcome {
         Outcome::Accepted { parts } => parts,
@@ -89,6 +90,7 @@ async fn every_gateway_keeps_the_contract() {
     for kind in KINDS {
         let simulator = Simulator::start(Script::default()).await;
         let gateway = up(&kind.resource(&simulator)).await;
+        println!("{kind:?}");
 
         // Taken: an id for each part it counts, the text as it was written, nothing twice.
         let text = "O'Brien & Söhne <5 € {été}";

@@ -129,10 +129,7 @@ impl Stand {
             log,
             time,
             shutdown: shutdown.clone(),
-            tasks: vec![
-                tokio::spawn(async move { renderer.await.unwrap() }),
-                tokio::spawn(async move { pump.await }),
-            ],
+            tasks: vec![tokio::spawn(async move { renderer.await.unwrap() }), tokio::spawn(pump)],
         };
         stand.set(now);
         stand

@@ -10,9 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::{
-    Callback, DeadLetter, Envelope, Inbound, Job, Outbound, Receipt, Record, Timer,
-};
+use crate::{Callback, DeadLetter, Envelope, Inbound, Job, Outbound, Receipt, Record, Timer};
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
@@ -41,7 +39,10 @@ fn trigger() -> Cause {
 fn check<R: Record + PartialEq + std::fmt::Debug>(record: &R) {
     let name = format!("{}.json", R::KIND);
     let golden = fs::read(path(&name)).unwrap_or_else(|_| {
-        panic!("golden/{name} is missing; it would be\n{}", String::from_utf8_lossy(&record.to_bytes()))
+        panic!(
+            "golden/{name} is missing; it would be\n{}",
+            String::from_utf8_lossy(&record.to_bytes())
+        )
     });
     let golden = golden.trim_ascii_end();
     assert_eq!(
@@ -53,7 +54,10 @@ fn check<R: Record + PartialEq + std::fmt::Debug>(record: &R) {
     // A field of a later version is passed over; a later version of the record is refused.
     let mut wider: Map<String, Value> = serde_json::from_slice(golden).unwrap();
     wider.insert("added_later".into(), json!(1));
-    assert_eq!(&R::from_bytes(R::KIND, &serde_json::to_vec(&wider).unwrap()).unwrap(), record);
+    assert_eq!(
+        &R::from_bytes(R::KIND, &serde_json::to_vec(&wider).unwrap()).unwrap(),
+        record
+    );
     let next = R::KIND.replace(".v1", ".v2");
     assert!(R::from_bytes(&next, golden).unwrap_err().to_string().contains(&next));
 }
@@ -64,7 +68,9 @@ fn every_record_is_as_it_was() {
     check(&Job {
         message_id,
         contact_id: contact_id.clone(),
-        cause: Cause::Campaign { campaign_id: "c-1".into() },
+        cause: Cause::Campaign {
+            campaign_id: "c-1".into(),
+        },
         template: "flash-sale".into(),
         caused_at: at(0),
         planned_at: at(1),
@@ -86,7 +92,9 @@ fn every_record_is_as_it_was() {
     check(&Outbound {
         message_id,
         contact_id: contact_id.clone(),
-        cause: Cause::Direct { idempotency_key: "k-1".into() },
+        cause: Cause::Direct {
+            idempotency_key: "k-1".into(),
+        },
         class: Class::Transactional,
         phone: Phone::from_e164("+262692123456"),
         sender: "BOUTIQUE".into(),

@@ -51,6 +51,8 @@ impl Browser {
         .unwrap();
         let profile = tempfile::tempdir().unwrap();
         let capabilities = json!({
+            // A question stays until the test answers it.
+            "unhandledPromptBehavior": "ignore",
             "goog:chromeOptions": {
                 "args": [
                     "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars",
@@ -98,10 +100,17 @@ impl Browser {
     /// Clicks the element, once it is there. In one step with finding it: what a stream swaps in between is no matter.
     pub async fn click(&self, css: &str) {
         self.find(css).await;
-        let script =
-            "const found = document.querySelector(arguments[0]); if (found) found.click(); return found !== null";
+        let script = "const found = document.querySelector(arguments[0]); \
+                      if (found) setTimeout(() => found.click()); return found !== null";
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        while self.client.execute(script, vec![json!(css)]).await.unwrap() != json!(true) {
+        loop {
+            match self.client.execute(script, vec![json!(css)]).await {
+                Ok(found) if found == json!(true) => return,
+                Ok(_) => {}
+                // The click opened a question before the script's answer was there.
+                Err(error) if error.to_string().contains("alert") => return,
+                Err(error) => panic!("`{css}`: {error}"),
+            }
             assert!(tokio::time::Instant::now() < deadline, "no `{css}` to click");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -28,6 +28,10 @@ fn start() -> String {
     let directory = tempfile::tempdir().unwrap().keep();
     let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}.log", std::process::id()));
     let output = std::fs::File::create(&log).unwrap();
+    #[expect(
+        clippy::zombie_processes,
+        reason = "it serves until this process ends, and then ends by itself"
+    )]
     let mut node = Command::new(root.join("deploy/kafka/node.sh"))
         .arg(port.to_string())
         .arg(&directory)

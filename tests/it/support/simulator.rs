@@ -34,7 +34,7 @@ impl Simulator {
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let smpp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stop = CancellationToken::new();
-        let started = Simulator {
+        Simulator {
             http: format!("http://{}", http.local_addr().unwrap()),
             smpp: smpp.local_addr().unwrap().to_string(),
             client: reqwest::Client::builder()
@@ -47,8 +47,7 @@ impl Simulator {
                 let config = simulator::Config { http, smpp, script };
                 simulator::run(config, stop).await.unwrap();
             }),
-        };
-        started
+        }
     }
 
     pub async fn stop(self) {
