@@ -105,7 +105,7 @@ impl Browser {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             match self.client.execute(script, vec![json!(css)]).await {
-                Ok(found) if found == json!(true) => return,
+                Ok(serde_json::Value::Bool(true)) => return,
                 Ok(_) => {}
                 // The click opened a question before the script's answer was there.
                 Err(error) if error.to_string().contains("alert") => return,
