@@ -13,7 +13,7 @@ use crate::{cli::ClientArgs, exit::Failure};
 
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
-    /// TOML with [[gateway]], [[template]], [[audience]], [[trigger]], [policy]; `-` reads standard input
+    /// TOML of gateways, templates, audiences, triggers and the policy; `-` reads standard input
     #[arg(short = 'f', long, value_name = "FILE")]
     file: PathBuf,
     /// Check everything and change nothing
