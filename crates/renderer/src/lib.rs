@@ -1,6 +1,6 @@
 //! From a job to a finished text for one phone, or to the reason why there is none.
 //!
-//! A [`Step`](stage::Step) on `jobs`: it looks the contact up, applies the policy ([`judge`](judge::judge)), composes the
+//! A [`stage::Step`] on `jobs`: it looks the contact up, applies the policy ([`judge`](judge::judge)), composes the
 //! text, and passes it on to the topic of its class. What does not go on is written in the ledger with its reason, and told
 //! on `receipts`: suppressed, expired, cancelled, or deferred until the hours open or its campaign goes on.
 //!

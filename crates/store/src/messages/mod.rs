@@ -1,9 +1,9 @@
 //! The ledger: one row a message, from the first decision on it to its last state.
 //!
 //! Three kinds of writers move a row, and none of them ever moves it back:
-//! - a decision ([`Tx::messages_decide`]): not now, not at all, or not any more;
-//! - an attempt: [`Tx::messages_claim`] before it and [`Tx::messages_outcome`] after it;
-//! - a gateway's receipt ([`Tx::messages_settle`]).
+//! - a decision ([`crate::Tx::messages_decide`]): not now, not at all, or not any more;
+//! - an attempt: [`crate::Tx::messages_claim`] before it and [`crate::Tx::messages_outcome`] after it;
+//! - a gateway's receipt ([`crate::Tx::messages_settle`]).
 //!
 //! All work on a batch with a constant number of statements. They lock the batch's rows in the order of their keys, so two
 //! batches never wait for each other, decide in memory by [`State::may_become`], and write what changed in one statement.
