@@ -250,8 +250,7 @@ impl Line {
                     tracing::info!(gateway, role, "bound");
                     self.up.store(true, Ordering::Relaxed);
                     let session = Session::new(&self.rules, inbox);
-                    let (ended, worked) = session.run(stream, &mut requests, &self.stop).await;
-                    self.up.store(false, Ordering::Relaxed);
+                    let (ended, worked) = session.run(stream, &mut requests, &self.up, &self.stop).await;
                     if worked {
                         backoff.reset();
                     }

@@ -4,7 +4,13 @@
 //! both), writes what has gathered in one go, and notices time-outs itself. What it holds is bounded: one PDU being read,
 //! a window of PDUs being written, [`MAX_DELIVERIES`] deliveries being kept.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -105,12 +111,15 @@ impl<'a> Session<'a> {
         mut self,
         stream: Box<dyn Stream>,
         requests: &mut mpsc::Receiver<Request>,
+        up: &AtomicBool,
         stop: &CancellationToken,
     ) -> (Ended, bool) {
         let ended = match self.work(stream, requests, stop).await {
             Ok(ended) => ended,
             Err(ended) => ended,
         };
+        // Before anybody hears of the cut: whoever does and asks whether the bind is up must not be told that it is.
+        up.store(false, Ordering::Relaxed);
         self.flight.cut(self.written);
         (ended, self.worked)
     }
