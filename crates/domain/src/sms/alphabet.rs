@@ -96,14 +96,12 @@ pub(super) fn plain(septet: u8) -> Option<char> {
     DEFAULT.get(usize::from(septet)).copied().filter(|_| septet != ESCAPE)
 }
 
-/// The character of a septet behind the escape. Where the extension table has nothing, a receiver shows the character of
-/// the main table (23.038, 6.2.1.1, note 1).
-pub(super) fn escaped(septet: u8) -> Option<char> {
+/// The character that the extension table has for a septet.
+pub(super) fn extension(septet: u8) -> Option<char> {
     EXTENSION
         .iter()
         .find(|(code, _)| *code == septet)
         .map(|(_, character)| *character)
-        .or_else(|| plain(septet))
 }
 
 #[cfg(test)]
@@ -121,7 +119,7 @@ mod tests {
         }
         for (septet, character) in EXTENSION {
             assert_eq!(septets(character), Some(Septets::Two(septet)));
-            assert_eq!(escaped(septet), Some(character));
+            assert_eq!(extension(septet), Some(character));
             characters += 1;
         }
         assert_eq!(characters, 137);

@@ -2,13 +2,18 @@
 
 use encoding_rs::{EUC_JP, EUC_KR, Encoding, ISO_2022_JP, ISO_8859_5, ISO_8859_8};
 
-use super::alphabet::{self, ESCAPE};
+use super::{Shift, alphabet::ESCAPE};
 
 /// The text of user data in an SMPP data coding (SMPP 3.4, 5.2.19), without its UDH. What cannot be read becomes
 /// U+FFFD; nothing makes it fail.
 ///
 /// GSM-7 is expected as SMPP has it, one septet an octet. A coding that is not known is read as the default one.
 pub fn decode(data_coding: u8, bytes: &[u8]) -> String {
+    decode_shifted(data_coding, bytes, Shift::default())
+}
+
+/// The same for a text that is written by national tables.
+pub(super) fn decode_shifted(data_coding: u8, bytes: &[u8], shift: Shift) -> String {
     match data_coding {
         1 => bytes.iter().map(|byte| ascii(*byte)).collect(),
         // Octets without a meaning of their own are shown as Latin-1, which shows every one.
@@ -25,7 +30,7 @@ pub fn decode(data_coding: u8, bytes: &[u8]) -> String {
         0x10..=0x3f if data_coding & 0b1100 == 0b1000 => ucs2(bytes),
         0x10..=0x3f if data_coding & 0b1100 == 0b0100 => bytes.iter().map(|byte| char::from(*byte)).collect(),
         0xe0..=0xef => ucs2(bytes),
-        _ => gsm7(bytes),
+        _ => gsm7(bytes, shift),
     }
 }
 
@@ -36,16 +41,16 @@ fn ascii(byte: u8) -> char {
     }
 }
 
-fn gsm7(bytes: &[u8]) -> String {
+fn gsm7(bytes: &[u8], shift: Shift) -> String {
     let mut text = String::with_capacity(bytes.len());
     let mut octets = bytes.iter();
     while let Some(octet) = octets.next() {
         let character = match *octet {
             ESCAPE => match octets.next() {
-                Some(behind) => alphabet::escaped(*behind),
+                Some(behind) => shift.escaped(*behind),
                 None => None,
             },
-            septet => alphabet::plain(septet),
+            septet => shift.plain(septet),
         };
         text.push(character.unwrap_or(char::REPLACEMENT_CHARACTER));
     }

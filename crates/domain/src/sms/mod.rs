@@ -6,6 +6,8 @@
 
 mod alphabet;
 mod decode;
+mod national;
+mod reassemble;
 mod smart;
 mod split;
 mod udh;
@@ -13,9 +15,11 @@ mod udh;
 use std::{fmt, str::FromStr};
 
 pub use decode::decode;
+pub use national::{National, Shift};
+pub use reassemble::{Fragment, Incomplete, join};
 pub use smart::smart;
-pub use split::{Part, split};
-pub use udh::Udh;
+pub use split::{Part, split, split_national};
+pub use udh::{Header, Udh};
 
 use crate::message::UnknownWord;
 
@@ -68,6 +72,23 @@ impl Encoding {
         }
     }
 
+    /// The same beside a header that names national tables, which takes octets of the text's.
+    fn single_by(self, shift: Shift) -> usize {
+        match (self, header_octets(shift)) {
+            (Encoding::Ucs2, _) | (_, 0) => self.single(),
+            // The header's own length takes one octet.
+            (Encoding::Gsm7, octets) => (140 - 1 - octets) * 8 / 7,
+        }
+    }
+
+    fn per_part_by(self, shift: Shift, wide: bool) -> usize {
+        let parts = if wide { 6 } else { 5 };
+        match (self, header_octets(shift)) {
+            (Encoding::Ucs2, _) | (_, 0) => self.per_part(wide),
+            (Encoding::Gsm7, octets) => (140 - 1 - parts - octets) * 8 / 7,
+        }
+    }
+
     /// The narrowest encoding that has every character of `text`.
     pub fn of(text: &str) -> Encoding {
         match text.chars().all(alphabet::has) {
@@ -75,6 +96,11 @@ impl Encoding {
             false => Encoding::Ucs2,
         }
     }
+}
+
+/// What naming the tables takes in a header.
+fn header_octets(shift: Shift) -> usize {
+    3 * (usize::from(shift.locking.is_some()) + usize::from(shift.single.is_some()))
 }
 
 impl fmt::Display for Encoding {
@@ -101,8 +127,28 @@ impl FromStr for Encoding {
 
 /// Measures a text as it would be sent with 8-bit references. An empty text is one part: an empty SMS is an SMS.
 pub fn measure(text: &str) -> Measure {
-    let encoding = Encoding::of(text);
-    let layout = split::layout(text, encoding, encoding.per_part(false));
+    measure_by(text, Encoding::of(text), Shift::default())
+}
+
+/// Measures a text as it would be sent where the tables of `national` may be used, and says which are: the fewest parts,
+/// then the fewest octets of header. Where the tables do not have every character it is UCS-2 as without them.
+pub fn measure_in(text: &str, national: National) -> (Measure, Shift) {
+    let mut best = (measure(text), Shift::default());
+    for shift in Shift::all_of(national) {
+        if text.chars().any(|character| shift.septets(character).is_none()) {
+            continue;
+        }
+        let measured = measure_by(text, Encoding::Gsm7, shift);
+        // A text that fits is not made longer by tables that it does not need.
+        if measured.parts < best.0.parts || (measured.parts == best.0.parts && best.0.encoding == Encoding::Ucs2) {
+            best = (measured, shift);
+        }
+    }
+    best
+}
+
+fn measure_by(text: &str, encoding: Encoding, shift: Shift) -> Measure {
+    let layout = split::layout(text, encoding, shift, false);
     let mut non_gsm = Vec::new();
     if encoding == Encoding::Ucs2 {
         for character in text.chars().filter(|character| !alphabet::has(*character)) {
@@ -112,8 +158,8 @@ pub fn measure(text: &str) -> Measure {
         }
     }
     let per_part = match layout.len() {
-        1 => encoding.single(),
-        _ => encoding.per_part(false),
+        1 => encoding.single_by(shift),
+        _ => encoding.per_part_by(shift, false),
     };
     Measure {
         encoding,
@@ -170,6 +216,37 @@ mod tests {
         // A family joined of four people is eleven units and stays together.
         let family = "👨‍👩‍👧‍👦";
         assert_eq!(parts(&family.repeat(7)), ("UCS-2", 77, 2, 67 - 11));
+    }
+
+    #[test]
+    fn national_tables_take_room_and_save_more() {
+        let measured = |text: &str, national| {
+            let (measured, shift) = measure_in(text, national);
+            let tables = (shift.locking.is_some(), shift.single.is_some());
+            (measured.encoding.as_str(), measured.parts, measured.per_part, tables)
+        };
+        // 155 septets beside the single table, 152 beside both, 149 and 146 in a part (23.040, 9.2.3.24).
+        let turkish = |length| format!("ş{}", "a".repeat(length));
+        assert_eq!(
+            measured(&turkish(153), National::Turkish),
+            ("GSM-7", 1, 155, (false, true))
+        );
+        // One escape more is one part more; the locking table has the letter in one septet.
+        assert_eq!(
+            measured(&turkish(154), National::Turkish),
+            ("GSM-7", 1, 155, (true, false))
+        );
+        assert_eq!(
+            measured(&turkish(155), National::Turkish),
+            ("GSM-7", 2, 149, (false, true))
+        );
+        let both = format!("ñΩã{}", "a".repeat(140));
+        assert_eq!(measured(&both, National::Portuguese).3, (false, true));
+        let both = format!("Ω{}", "ê".repeat(148));
+        assert_eq!(measured(&both, National::Portuguese), ("GSM-7", 1, 152, (true, true)));
+        // What needs no table gets none, and what no table has is UCS-2.
+        assert_eq!(measured("señor", National::Spanish), ("GSM-7", 1, 160, (false, false)));
+        assert_eq!(measured("ş 😀", National::Turkish), ("UCS-2", 1, 70, (false, false)));
     }
 
     #[test]

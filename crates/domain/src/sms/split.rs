@@ -6,8 +6,8 @@
 use unicode_segmentation::UnicodeSegmentation as _;
 
 use super::{
-    Encoding, Udh,
-    alphabet::{self, ESCAPE, Septets},
+    Encoding, Header, Shift, Udh,
+    alphabet::{ESCAPE, Septets},
 };
 
 /// One SMS of a text.
@@ -15,6 +15,8 @@ use super::{
 pub struct Part {
     /// Absent where the text is one SMS.
     pub udh: Option<Udh>,
+    /// The national tables that it is written by; none in what [`split`] gives.
+    pub shift: Shift,
     /// GSM-7: one septet an octet, not packed, as SMPP has it; otherwise UTF-16BE. Without the header.
     pub bytes: Vec<u8>,
 }
@@ -28,6 +30,17 @@ impl std::fmt::Debug for Part {
     }
 }
 
+impl Part {
+    /// The whole header, for the octets before [`Part::bytes`]; empty where there is none.
+    pub fn header(&self) -> Vec<u8> {
+        let header = Header {
+            part: self.udh,
+            shift: self.shift,
+        };
+        header.to_bytes()
+    }
+}
+
 /// What a header can count.
 const MAX_PARTS: usize = 255;
 
@@ -37,7 +50,16 @@ const MAX_PARTS: usize = 255;
 /// A text of more than 255 parts cannot be sent and gives none: nothing is ever cut off. A character that `encoding`
 /// does not have becomes `?`; [`Encoding::of`] chooses one that has them all.
 pub fn split(text: &str, encoding: Encoding, reference: u16, wide: bool) -> Vec<Part> {
-    let pieces = layout(text, encoding, encoding.per_part(wide));
+    split_by(text, encoding, Shift::default(), reference, wide)
+}
+
+/// The parts of a GSM-7 text that is written by national tables (see [`measure_in`](super::measure_in)).
+pub fn split_national(text: &str, shift: Shift, reference: u16, wide: bool) -> Vec<Part> {
+    split_by(text, Encoding::Gsm7, shift, reference, wide)
+}
+
+fn split_by(text: &str, encoding: Encoding, shift: Shift, reference: u16, wide: bool) -> Vec<Part> {
+    let pieces = layout(text, encoding, shift, wide);
     if pieces.len() > MAX_PARTS {
         return Vec::new();
     }
@@ -54,7 +76,8 @@ pub fn split(text: &str, encoding: Encoding, reference: u16, wide: bool) -> Vec<
                 total,
                 sequence: index as u8 + 1,
             }),
-            bytes: encode(own, encoding),
+            shift,
+            bytes: encode(own, encoding, shift),
         });
     }
     parts
@@ -68,15 +91,20 @@ pub(super) struct Piece {
 }
 
 /// The parts' lengths; at least one.
-pub(super) fn layout(text: &str, encoding: Encoding, per_part: usize) -> Vec<Piece> {
-    let units = |text: &str| text.chars().map(|character| units(character, encoding)).sum::<usize>();
+pub(super) fn layout(text: &str, encoding: Encoding, shift: Shift, wide: bool) -> Vec<Piece> {
+    let units = |text: &str| {
+        text.chars()
+            .map(|character| units(character, encoding, shift))
+            .sum::<usize>()
+    };
     let whole = Piece {
         bytes: text.len(),
         units: units(text),
     };
-    if whole.units <= encoding.single() {
+    if whole.units <= encoding.single_by(shift) {
         return vec![whole];
     }
+    let per_part = encoding.per_part_by(shift, wide);
     let mut pieces = vec![Piece { bytes: 0, units: 0 }];
     let mut add = |bytes: usize, units: usize| match pieces.last_mut() {
         Some(last) if last.units + units <= per_part => {
@@ -89,7 +117,7 @@ pub(super) fn layout(text: &str, encoding: Encoding, per_part: usize) -> Vec<Pie
         // Every character of the alphabet is a grapheme of its own, but for the line's end.
         Encoding::Gsm7 => {
             for character in text.chars() {
-                add(character.len_utf8(), self::units(character, encoding));
+                add(character.len_utf8(), self::units(character, encoding, shift));
             }
         }
         Encoding::Ucs2 => {
@@ -109,19 +137,19 @@ pub(super) fn layout(text: &str, encoding: Encoding, per_part: usize) -> Vec<Pie
     pieces
 }
 
-fn units(character: char, encoding: Encoding) -> usize {
+fn units(character: char, encoding: Encoding, shift: Shift) -> usize {
     match encoding {
-        Encoding::Gsm7 => alphabet::septets(character).map_or(1, Septets::units),
+        Encoding::Gsm7 => shift.septets(character).map_or(1, Septets::units),
         Encoding::Ucs2 => character.len_utf16(),
     }
 }
 
-fn encode(text: &str, encoding: Encoding) -> Vec<u8> {
+fn encode(text: &str, encoding: Encoding, shift: Shift) -> Vec<u8> {
     match encoding {
         Encoding::Gsm7 => {
             let mut bytes = Vec::with_capacity(text.len());
             for character in text.chars() {
-                match alphabet::septets(character) {
+                match shift.septets(character) {
                     Some(Septets::One(septet)) => bytes.push(septet),
                     Some(Septets::Two(septet)) => bytes.extend([ESCAPE, septet]),
                     None => bytes.push(b'?'),
