@@ -17,6 +17,7 @@ mod grpc;
 mod http;
 mod import;
 mod layers;
+mod live;
 mod readme;
 mod support;
 

@@ -93,7 +93,7 @@ impl Step for Renderer {
     }
 
     async fn run(&self, _: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
-        let snapshot = self.live.current();
+        let snapshot = self.live.as_of(tx).await?;
         let composer = self.composers.of(&snapshot);
         batch::Batch {
             snapshot: &snapshot,

@@ -1,47 +1,69 @@
-//! What people configured and which campaigns are halted, as it is now, without a query for each batch.
+//! What people configured and which campaigns are halted, as it is now, without reading it for each batch.
 //!
 //! One task a process keeps a [`Snapshot`] fresh: woken by PostgreSQL's notifications (`tamtam_resources`,
 //! `tamtam_campaigns`), and once a second without, so that a lost notification costs a second and no more. A process that
 //! cannot reach the database keeps its last snapshot: it cannot send either, because claims need the database too.
+//!
+//! Who applies a trigger and then publishes an event relies on the trigger being there, however slow this task is. So a
+//! batch asks with [`Live::as_of`], which reads one number in the batch's transaction and looks again where it has moved.
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use resources::{Resource, Snapshot};
-use store::{Store, StoreError};
-use tokio::sync::watch;
+use store::{Store, StoreError, Tx};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 /// The latest snapshot. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Live {
     latest: watch::Receiver<Arc<Snapshot>>,
+    /// `None`: it never changes.
+    keeper: Option<Arc<Mutex<Keeper>>>,
 }
 
 const POLL: Duration = Duration::from_secs(1);
 /// A campaign that expands notifies many times a second: one look serves them all.
 const GATHER: Duration = Duration::from_millis(50);
-
-type Stamp = (i64, i64, Option<Timestamp>);
+const CHANNELS: [&str; 2] = ["tamtam_resources", "tamtam_campaigns"];
 
 impl Live {
     /// Reads the first snapshot and keeps it fresh until `shutdown`.
     pub async fn start(store: Store, shutdown: CancellationToken) -> Result<Live, StoreError> {
-        let mut keeper = Keeper::new(store);
-        let first = keeper.read().await?;
-        let (sender, latest) = watch::channel(Arc::new(first));
-        tokio::spawn(async move { keeper.keep(sender, shutdown).await });
-        Ok(Live { latest })
+        let (sender, latest) = watch::channel(Arc::new(Snapshot::default()));
+        let mut keeper = Keeper { store, sender };
+        keeper.refresh().await?;
+        let keeper = Arc::new(Mutex::new(keeper));
+        tokio::spawn(keep(keeper.clone(), shutdown));
+        Ok(Live {
+            latest,
+            keeper: Some(keeper),
+        })
     }
 
     /// A snapshot that never changes; for tests.
     pub fn fixed(snapshot: Snapshot) -> Live {
         let (_, latest) = watch::channel(Arc::new(snapshot));
-        Live { latest }
+        Live { latest, keeper: None }
     }
 
     pub fn current(&self) -> Arc<Snapshot> {
         self.latest.borrow().clone()
+    }
+
+    /// A snapshot that is at least as new as what `tx` can see.
+    pub async fn as_of(&self, tx: &mut Tx) -> Result<Arc<Snapshot>, StoreError> {
+        if let Some(keeper) = &self.keeper {
+            let generation = tx.resources_generation().await?.cast_unsigned();
+            if self.latest.borrow().version < generation {
+                let mut keeper = keeper.lock().await;
+                // Perhaps somebody looked while this waited.
+                if self.latest.borrow().version < generation {
+                    keeper.refresh().await?;
+                }
+            }
+        }
+        Ok(self.current())
     }
 
     /// Waits until a newer snapshot than the last one seen by this clone is there; for ever once the keeper has ended.
@@ -52,66 +74,54 @@ impl Live {
     }
 }
 
+#[derive(Debug)]
 struct Keeper {
     store: Store,
-    snapshot: Snapshot,
-    stamp: Option<Stamp>,
+    sender: watch::Sender<Arc<Snapshot>>,
+}
+
+async fn keep(keeper: Arc<Mutex<Keeper>>, shutdown: CancellationToken) {
+    let store = keeper.lock().await.store.clone();
+    let mut listener = None;
+    let mut failing = false;
+    loop {
+        if listener.is_none() {
+            listener = store.listen(&CHANNELS).await.ok();
+        }
+        // Also right after listening began: what was said before was said to nobody.
+        match keeper.lock().await.refresh().await {
+            Ok(()) => failing = false,
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "resources cannot be read, going on with the last ones");
+                }
+            }
+        }
+        let woken = async {
+            match &mut listener {
+                Some(notices) => notices.next().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            alive = woken => if !alive { listener = None },
+            () = tokio::time::sleep(POLL) => {}
+        }
+        tokio::time::sleep(GATHER).await;
+    }
 }
 
 impl Keeper {
-    fn new(store: Store) -> Keeper {
-        Keeper {
-            store,
-            snapshot: Snapshot::default(),
-            stamp: None,
-        }
-    }
-
-    async fn keep(mut self, sender: watch::Sender<Arc<Snapshot>>, shutdown: CancellationToken) {
-        let mut listener = None;
-        let mut failing = false;
-        loop {
-            if listener.is_none() {
-                listener = self.store.listen(&["tamtam_resources", "tamtam_campaigns"]).await.ok();
-            }
-            let woken = async {
-                match &mut listener {
-                    Some(notices) => notices.next().await.is_ok(),
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                alive = woken => if !alive { listener = None },
-                () = tokio::time::sleep(POLL) => {}
-            }
-            tokio::time::sleep(GATHER).await;
-            match self.read().await {
-                Ok(snapshot) => {
-                    failing = false;
-                    sender.send_if_modified(|current| {
-                        let differs = current.version != snapshot.version || current.campaigns != snapshot.campaigns;
-                        if differs {
-                            *current = Arc::new(snapshot);
-                        }
-                        differs
-                    });
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "resources cannot be read, going on with the last ones");
-                    }
-                }
-            }
-        }
-    }
-
-    async fn read(&mut self) -> Result<Snapshot, StoreError> {
-        // The stamp is read first: a change between the two reads is then seen again the next time.
-        let stamp = self.store.resources_stamp().await?;
-        if self.stamp != Some(stamp) {
+    async fn refresh(&mut self) -> Result<(), StoreError> {
+        // The generation is read first: a change between the two reads is then seen again the next time.
+        let generation = self.store.resources_generation().await?.cast_unsigned();
+        let last = self.sender.borrow().clone();
+        let mut snapshot = if last.version == generation {
+            Snapshot::clone(&last)
+        } else {
             let mut snapshot = Snapshot {
-                version: self.snapshot.version + 1,
+                version: generation,
                 ..Snapshot::default()
             };
             for row in self.store.resources_list().await? {
@@ -128,10 +138,16 @@ impl Keeper {
                     }
                 }
             }
-            self.snapshot = snapshot;
-            self.stamp = Some(stamp);
-        }
-        self.snapshot.campaigns = self.store.campaigns_halted().await?.into_iter().collect();
-        Ok(self.snapshot.clone())
+            snapshot
+        };
+        snapshot.campaigns = self.store.campaigns_halted().await?.into_iter().collect();
+        self.sender.send_if_modified(|current| {
+            let differs = current.version != snapshot.version || current.campaigns != snapshot.campaigns;
+            if differs {
+                *current = Arc::new(snapshot);
+            }
+            differs
+        });
+        Ok(())
     }
 }

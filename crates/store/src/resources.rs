@@ -42,7 +42,14 @@ pub struct UsedBy {
     pub name: String,
 }
 
+const GENERATION: &str = "select generation from resource_generation";
+
 impl Tx {
+    /// As [`Store::resources_generation`], of what is committed now.
+    pub async fn resources_generation(&mut self) -> Result<i64, StoreError> {
+        Ok(sqlx::query_scalar(GENERATION).fetch_one(&mut *self.inner).await?)
+    }
+
     /// Keeps everybody else from changing resources until this transaction ends: references are checked against what
     /// nobody is changing.
     pub async fn resources_lock(&mut self) -> Result<(), StoreError> {
@@ -162,13 +169,9 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// (how many, sum of versions, latest change): differs whenever a resource was made, changed or deleted.
-    pub async fn resources_stamp(&self) -> Result<(i64, i64, Option<Timestamp>), StoreError> {
-        let (count, versions, latest): (i64, i64, Option<At>) =
-            sqlx::query_as("select count(*), coalesce(sum(version), 0)::bigint, max(updated_at) from resources")
-                .fetch_one(&self.pool)
-                .await?;
-        Ok((count, versions, latest.map(|at| at.0)))
+    /// A number that grows whenever a resource is made, changed or deleted.
+    pub async fn resources_generation(&self) -> Result<i64, StoreError> {
+        Ok(sqlx::query_scalar(GENERATION).fetch_one(&self.pool).await?)
     }
 }
 

@@ -23,6 +23,7 @@ use domain::{MessageId, contact::ContactChange, phone::PhoneKey};
 use events::{BusinessEvent, Envelope, Job, Record as _, Timer, Topic};
 use item::Item;
 use jiff::Timestamp;
+use resources::Snapshot;
 use rules::Rules;
 use stage::{Clock, Input, Live, Output, Step, StepError};
 use store::{Deferred, StoreError, Tx, trigger_log::Firing};
@@ -47,13 +48,12 @@ impl Segmenter {
         }
     }
 
-    fn rules(&self) -> Arc<Rules> {
-        let snapshot = self.live.current();
+    fn rules(&self, snapshot: &Snapshot) -> Arc<Rules> {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         match &*rules {
             Some(rules) if rules.version == snapshot.version => rules.clone(),
             _ => {
-                let fresh = Arc::new(Rules::new(&snapshot));
+                let fresh = Arc::new(Rules::new(snapshot));
                 *rules = Some(fresh.clone());
                 fresh
             }
@@ -101,8 +101,9 @@ impl Step for Segmenter {
 
     async fn run(&self, _partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
         let now = item::micros(self.clock.now());
-        let rules = self.rules();
-        let policy = self.live.current().policy.clone();
+        let snapshot = self.live.as_of(tx).await?;
+        let rules = self.rules(&snapshot);
+        let policy = snapshot.policy.clone();
         let mut output = Output::default();
         let mut contacts = Vec::new();
         let mut causes = Vec::new();
