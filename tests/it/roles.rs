@@ -3,38 +3,17 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    process::{Process, eventually, run},
+    fleet::{Fleet, ROLES},
+    process::{eventually, run},
     tamtam::{Installation, PATIENCE, contacts, orders, resources, stats},
 };
-
-const ROLES: [&str; 6] = [
-    "ingest",
-    "segmenter",
-    "renderer",
-    "dispatcher",
-    "receipt-collector",
-    "console",
-];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_role_as_its_own_process_and_messages_go_through() {
     const MESSAGES: usize = 20;
-    let installation = Installation::shared().await;
-    let environment: Vec<(&str, &str)> = installation
-        .environment
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    let migrated = run(installation.path(), &["migrate"], &environment);
-    assert!(
-        migrated.status.success(),
-        "{}",
-        String::from_utf8_lossy(&migrated.stderr)
-    );
-    let simulator = installation.start(&["simulator"]);
-    let mut roles: Vec<Process> = ROLES.iter().map(|role| installation.start(&[role])).collect();
-    for (role, process) in ROLES.iter().zip(&roles) {
-        let metrics = process.at("metrics").to_owned();
+    let mut fleet = Fleet::start(1_000, MESSAGES).await;
+    for (role, process) in &fleet.roles {
+        let metrics = process.at("metrics");
         let ready = reqwest::get(format!("{metrics}/readyz")).await.unwrap();
         assert_eq!(ready.status(), 200, "{role}");
         let text = reqwest::get(format!("{metrics}/metrics"))
@@ -46,12 +25,7 @@ async fn every_role_as_its_own_process_and_messages_go_through() {
         assert!(text.contains("tamtam_build_info"), "{role}: {text}");
         assert!(!process.at("database").contains("password"), "{role}");
     }
-    let console = &roles[5];
-    let file = installation.file("resources.toml", &resources(simulator.at("simulator_smpp"), 1_000));
-    installation.json(console, &["apply", "-f", &file]);
-    let file = installation.file("contacts.csv", &contacts(MESSAGES));
-    let imported = installation.json(console, &["contacts", "import", &file]);
-    assert_eq!(imported["created"], MESSAGES);
+    let (installation, console) = (&fleet.installation, fleet.console());
     let file = installation.file("events.ndjson", &orders(MESSAGES));
     let published = installation.json(console, &["events", "publish", &file]);
     assert_eq!(
@@ -68,16 +42,43 @@ async fn every_role_as_its_own_process_and_messages_go_through() {
         (delivered.len() >= MESSAGES).then_some(delivered)
     });
     assert_eq!(delivered.len(), MESSAGES, "a state is told once");
-    let stats = stats(&simulator);
+    let stats = stats(&fleet.simulator);
     assert_eq!(
         (&stats["distinct"], &stats["duplicates"]),
         (&MESSAGES.into(), &0.into()),
         "{stats}"
     );
-    assert_eq!(installation.json(console, &["audit"])["violations"], 0);
-    for process in &mut roles {
+    assert_eq!(fleet.json(&["audit"])["violations"], 0);
+    for process in fleet.roles.values_mut() {
         assert!(process.terminate().success(), "{}", process.log_tail());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_role_is_stopped_in_the_middle_of_a_campaign_and_nothing_becomes_unknown() {
+    const MESSAGES: usize = 2_000;
+    let mut fleet = Fleet::start(500, MESSAGES).await;
+    let id = fleet.launch();
+    for (step, role) in ROLES.into_iter().enumerate() {
+        fleet.until_taken(MESSAGES * (step * 3 + 1) / 24);
+        let process = fleet.roles.get_mut(role).unwrap();
+        // `terminate` waits for as long as is promised, and no longer.
+        assert!(process.terminate().success(), "{role}: {}", process.log_tail());
+        fleet.start_again(role);
+    }
+    let status = fleet.installation.settled(fleet.console(), &id);
+    assert_eq!(
+        (&status["planned"], &status["delivered"], &status["unknown"]),
+        (&MESSAGES.into(), &MESSAGES.into(), &0.into()),
+        "{status}"
+    );
+    let counted = stats(&fleet.simulator);
+    assert_eq!(
+        (&counted["distinct"], &counted["duplicates"]),
+        (&MESSAGES.into(), &0.into()),
+        "{counted}"
+    );
+    assert_eq!(fleet.json(&["audit"])["violations"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod bus;
 pub mod database;
+pub mod fleet;
 pub mod kafka;
 pub mod process;
 pub mod server;
