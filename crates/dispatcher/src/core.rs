@@ -152,7 +152,7 @@ impl Core {
             Judged::Send(item) => item,
         };
         let instant = Instant::now();
-        match self.fleet.route(item.record.phone.e164(), instant) {
+        match self.fleet.route(item.record.phone.e164(), item.record.class, instant) {
             Route::To(gate) => {
                 item.waits_since = None;
                 gate.push(item);
@@ -166,11 +166,7 @@ impl Core {
                     return None;
                 }
                 let ending = match wait_for_gateway(&item.record, &self.limits, now, rand::random()) {
-                    Ok(due) => Ending::Verdict {
-                        state: State::Deferred,
-                        reason: None,
-                        later: Later::At(due),
-                    },
+                    Ok(due) => verdict_later(State::Deferred, Later::At(due)),
                     Err(Reason::RetriesExhausted) => verdict(State::Failed, Some(Reason::RetriesExhausted)),
                     Err(reason) => verdict(State::Expired, Some(reason)),
                 };
@@ -184,11 +180,7 @@ impl Core {
         let ending = match judgement {
             Judgement::Send => return Judged::Send(item),
             Judgement::Cancel => verdict(State::Cancelled, Some(Reason::CampaignCancelled)),
-            Judgement::Park(campaign) => Ending::Verdict {
-                state: State::Deferred,
-                reason: None,
-                later: Later::Parked(campaign),
-            },
+            Judgement::Park(campaign) => verdict_later(State::Deferred, Later::Parked(campaign)),
             Judgement::Defer(until) => Ending::Verdict {
                 state: State::Deferred,
                 reason: Some(Reason::QuietHours),
@@ -207,6 +199,13 @@ impl Core {
                 None
             }
             false => self.flights.leave(item.record.message_id),
+        }
+    }
+
+    /// Ends the way of an item that waited for a gateway.
+    pub(crate) fn put_off(&self, item: Item, ending: Ending) {
+        if let Some(next) = self.conclude(item, ending) {
+            self.place(next);
         }
     }
 
@@ -230,6 +229,14 @@ impl Core {
         if let Some(next) = self.flights.leave(message) {
             self.place(next);
         }
+    }
+}
+
+pub(crate) fn verdict_later(state: State, later: Later) -> Ending {
+    Ending::Verdict {
+        state,
+        reason: None,
+        later,
     }
 }
 

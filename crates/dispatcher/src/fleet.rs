@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use domain::Class;
 use gateways::{Gateway, GatewayError, Outcome, Submission};
 use resources::Snapshot;
 use tokio::time::Instant;
@@ -34,7 +35,7 @@ impl fmt::Debug for Fleet {
 #[derive(Debug)]
 pub(crate) enum Route {
     To(Arc<Gate>),
-    /// No configured gateway serves this phone.
+    /// No configured gateway serves this phone and class.
     NoneServes,
     /// All that do are down, the last one since then.
     Down(Instant),
@@ -125,11 +126,11 @@ impl Fleet {
         }
     }
 
-    pub(crate) fn route(&self, e164: &str, now: Instant) -> Route {
+    pub(crate) fn route(&self, e164: &str, class: Class, now: Instant) -> Route {
         let gates = self.lock();
         let mut best: Option<(Rank, &Arc<Gate>)> = None;
         let mut down: Option<Instant> = None;
-        for gate in gates.values().filter(|gate| gate.resource().serves(e164)) {
+        for gate in gates.values().filter(|gate| gate.resource().serves(e164, class)) {
             match gate.standing(now) {
                 Standing::Down { since } => down = Some(down.map_or(since, |known| known.max(since))),
                 standing => {
@@ -153,6 +154,8 @@ impl Fleet {
 fn same_connection(one: &resources::Gateway, other: &resources::Gateway) -> bool {
     let mut one = one.clone();
     one.rate = other.rate;
+    one.sender_rate = other.sender_rate;
+    one.classes.clone_from(&other.classes);
     one.priority = other.priority;
     one.prefixes.clone_from(&other.prefixes);
     one == *other

@@ -1,8 +1,8 @@
 //! One gateway: what waits for it, what is claimed for it, and whether it takes anything now.
 //!
 //! An item goes through two queues. Unclaimed, it can still go elsewhere or wait for days. Claimed, it is about to be
-//! submitted: only as much is claimed as leaves within about 200 ms, so that a crash makes few messages ambiguous. Each
-//! queue is one for each class, and transactional messages leave first from both.
+//! submitted: only as much is claimed as leaves while the next claims are made ([`Pace`]), so that a crash makes few
+//! messages ambiguous. Each queue is one for each class, and transactional messages leave first from both.
 
 use std::{
     collections::VecDeque,
@@ -21,12 +21,12 @@ use crate::{
     breaker::{Breaker, Sign},
     item::Item,
     limiter::Limiter,
+    pace::Pace,
+    senders::Senders,
 };
 
 /// What is claimed at once at most.
 const CLAIM_MOST: usize = 500;
-/// How much of the rate is claimed ahead.
-const AHEAD_SECONDS: f64 = 0.2;
 /// What is used of a rate. What leaves here in a second may arrive within a little less.
 const HEADROOM: f64 = 0.985;
 /// A pause that claimed items sit out.
@@ -62,6 +62,8 @@ struct Inner {
     resource: Arc<resources::Gateway>,
     handle: Arc<dyn Gateway>,
     limiter: Limiter,
+    senders: Senders,
+    pace: Pace,
     breaker: Breaker,
     /// Since when it is not in order; `None`: it is.
     down_since: Option<Instant>,
@@ -71,6 +73,8 @@ struct Inner {
     claimed_parts: [u32; 2],
     /// Taken to be claimed, claimed, or submitted and not answered.
     out: usize,
+    /// How many items were ever queued here.
+    arrived: u64,
     window: Arc<Semaphore>,
     closed: bool,
 }
@@ -84,6 +88,21 @@ pub(crate) enum Standing {
     Down {
         since: Instant,
     },
+}
+
+/// How full a gateway is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Items of each class that wait to be claimed.
+    pub queued: [usize; 2],
+    /// The parts of both.
+    pub parts: u64,
+    /// Something is being claimed, claimed or under way.
+    pub busy: bool,
+    /// Parts a second that are ours.
+    pub rate: f64,
+    /// How many items were ever queued.
+    pub arrived: u64,
 }
 
 /// What there is to claim.
@@ -117,6 +136,10 @@ fn own_rate(resource: &resources::Gateway, share: f64) -> f64 {
     f64::from(resource.rate) * share * HEADROOM
 }
 
+fn own_sender_rate(resource: &resources::Gateway, share: f64) -> Option<f64> {
+    resource.sender_rate.map(|rate| f64::from(rate) * share * HEADROOM)
+}
+
 fn window(resource: &resources::Gateway) -> Arc<Semaphore> {
     let binds = match resource.kind {
         resources::gateway::GatewayKind::Smpp => resource.binds.max(1),
@@ -131,6 +154,8 @@ impl Gate {
             name: resource.name.clone(),
             inner: Mutex::new(Inner {
                 limiter: Limiter::new(own_rate(&resource, share), now),
+                senders: Senders::new(own_sender_rate(&resource, share)),
+                pace: Pace::new(),
                 breaker: Breaker::new(),
                 // It is connecting.
                 down_since: Some(now),
@@ -139,6 +164,7 @@ impl Gate {
                 claimed: Default::default(),
                 claimed_parts: [0, 0],
                 out: 0,
+                arrived: 0,
                 window: window(&resource),
                 closed: false,
                 resource,
@@ -167,6 +193,7 @@ impl Gate {
     ) -> Option<Arc<dyn Gateway>> {
         let mut inner = self.lock();
         inner.limiter.set_rate(own_rate(&resource, share), now);
+        inner.senders.set_rate(own_sender_rate(&resource, share), now);
         let old = handle.map(|handle| {
             inner.window = window(&resource);
             inner.breaker = Breaker::new();
@@ -183,6 +210,8 @@ impl Gate {
         let mut inner = self.lock();
         let rate = own_rate(&inner.resource, share);
         inner.limiter.set_rate(rate, now);
+        let rate = own_sender_rate(&inner.resource, share);
+        inner.senders.set_rate(rate, now);
         drop(inner);
         self.wake();
     }
@@ -219,6 +248,7 @@ impl Gate {
         let class = slot(item.record.class);
         let mut inner = self.lock();
         inner.queued_parts += u64::from(item.record.parts);
+        inner.arrived += 1;
         inner.queues[class].push_back(item);
         drop(inner);
         self.work[class].notify_one();
@@ -236,6 +266,27 @@ impl Gate {
         }
         inner.queued_parts -= purged.iter().map(|item| u64::from(item.record.parts)).sum::<u64>();
         purged
+    }
+
+    /// How full it is.
+    pub(crate) fn load(&self) -> Load {
+        let inner = self.lock();
+        Load {
+            queued: inner.queues.each_ref().map(VecDeque::len),
+            parts: inner.queued_parts,
+            busy: inner.out > 0,
+            rate: inner.limiter.rate(),
+            arrived: inner.arrived,
+        }
+    }
+
+    /// Takes the latest `count` items out that wait to be claimed.
+    pub(crate) fn take_latest(&self, class: usize, count: usize) -> Vec<Item> {
+        let mut inner = self.lock();
+        let first = inner.queues[class].len().saturating_sub(count);
+        let items: Vec<Item> = inner.queues[class].drain(first..).collect();
+        inner.queued_parts -= items.iter().map(|item| u64::from(item.record.parts)).sum::<u64>();
+        items
     }
 
     /// Puts items that could not be claimed back to the front.
@@ -270,17 +321,13 @@ impl Gate {
         if inner.claimed_parts[class] > ahead / 2 {
             return Take::Wait(None);
         }
-        let mut room = i64::from(ahead - inner.claimed_parts[class]);
+        let room = ahead - inner.claimed_parts[class];
         let out = inner.out;
         let most = inner.breaker.allowance(out, now).min(CLAIM_MOST);
-        let mut items = Vec::new();
-        while room > 0
-            && items.len() < most
-            && let Some(item) = inner.queues[class].pop_front()
-        {
-            room -= i64::from(item.record.parts);
-            inner.queued_parts -= u64::from(item.record.parts);
-            items.push(item);
+        let items = inner.pick(class, room, most);
+        if items.is_empty() {
+            // Whoever is submitted, or a probe that is answered, wakes us.
+            return Take::Wait(None);
         }
         inner.out += items.len();
         Take::Items(items)
@@ -291,9 +338,12 @@ impl Gate {
         self.lock().out -= dropped;
     }
 
-    pub(crate) fn claimed(&self, class: usize, claimed: Vec<Claimed>) {
+    /// `claimed` are ours to submit; claiming took so long.
+    pub(crate) fn claimed(&self, class: usize, claimed: Vec<Claimed>, took: Duration) {
         let mut inner = self.lock();
+        inner.pace.note(took);
         for one in claimed {
+            inner.senders.claimed(&one.item.record.sender, one.parts());
             inner.claimed_parts[class] += one.parts();
             inner.claimed[class].push_back(one);
         }
@@ -304,13 +354,13 @@ impl Gate {
     /// Takes what may be submitted now, transactional first; its parts are spent.
     pub(crate) fn next(&self, now: Instant) -> Next {
         let mut inner = self.lock();
-        let Some(class) = (0..2).find(|class| !inner.claimed[*class].is_empty()) else {
+        if inner.claimed.iter().all(VecDeque::is_empty) {
             // Something may still be at its claim.
             return match inner.closed && inner.out == 0 {
                 true => Next::Closed,
                 false => Next::Wait(None),
             };
-        };
+        }
         let pause = inner.breaker.pause(now);
         if inner.closed
             || !inner.handle.is_up()
@@ -322,7 +372,11 @@ impl Gate {
         if let Some(pause) = pause {
             return Next::Wait(Some(pause));
         }
-        let parts = inner.claimed[class].front().map_or(1, Claimed::parts);
+        let (class, index) = match inner.first_allowed(now) {
+            Ok(first) => first,
+            Err(wait) => return Next::Wait(Some(wait)),
+        };
+        let parts = inner.claimed[class].get(index).map_or(1, Claimed::parts);
         if let Some(wait) = inner.limiter.wait(parts, now) {
             return Next::Wait(Some(wait));
         }
@@ -330,12 +384,13 @@ impl Gate {
             // Whoever is answered wakes us.
             return Next::Wait(None);
         };
-        let Some(claimed) = inner.claimed[class].pop_front() else {
+        let Some(claimed) = inner.claimed[class].remove(index) else {
             return Next::Wait(None);
         };
+        inner.senders.spend(&claimed.item.record.sender, parts, now);
         inner.limiter.spend(parts, now);
         inner.claimed_parts[class] -= parts;
-        let low = inner.claimed_parts[class] <= inner.ahead() / 2;
+        let low = inner.claimed_parts[class] <= inner.ahead() / 2 || inner.senders.is_limited();
         let handle = inner.handle.clone();
         drop(inner);
         if low {
@@ -361,11 +416,57 @@ impl Gate {
 
 impl Inner {
     fn ahead(&self) -> u32 {
-        let by_rate = (self.limiter.rate() * AHEAD_SECONDS) as u32;
+        let by_rate = (self.limiter.rate() * self.pace.ahead_seconds()) as u32;
         // What a window cannot take soon is not claimed either.
         by_rate
             .min(self.resource.window.saturating_mul(self.resource.binds.max(1) * 4))
             .max(1)
+    }
+
+    /// Takes at most `most` items of about `room` parts out of a queue: the first ones, or where each sender has a rate
+    /// the first ones of senders for which little is claimed yet.
+    fn pick(&mut self, class: usize, room: u32, most: usize) -> Vec<Item> {
+        let mut room = i64::from(room);
+        let mut items = Vec::new();
+        if self.senders.is_limited() {
+            let ahead = self.pace.ahead_seconds();
+            let mut picked = self.senders.picking(ahead);
+            let mut stay = VecDeque::with_capacity(self.queues[class].len());
+            for item in self.queues[class].drain(..) {
+                let parts = u32::from(item.record.parts);
+                if room > 0 && items.len() < most && picked.takes(&item.record.sender, parts) {
+                    room -= i64::from(parts);
+                    items.push(item);
+                } else {
+                    stay.push_back(item);
+                }
+            }
+            self.queues[class] = stay;
+        } else {
+            while room > 0
+                && items.len() < most
+                && let Some(item) = self.queues[class].pop_front()
+            {
+                room -= i64::from(item.record.parts);
+                items.push(item);
+            }
+        }
+        self.queued_parts -= items.iter().map(|item| u64::from(item.record.parts)).sum::<u64>();
+        items
+    }
+
+    /// The first claimed item whose sender may send now, transactional first; else how long until one may.
+    fn first_allowed(&mut self, now: Instant) -> Result<(usize, usize), Duration> {
+        let mut soonest = Duration::from_secs(1);
+        for class in 0..2 {
+            for (index, claimed) in self.claimed[class].iter().enumerate() {
+                match self.senders.wait(&claimed.item.record.sender, claimed.parts(), now) {
+                    None => return Ok((class, index)),
+                    Some(wait) => soonest = soonest.min(wait),
+                }
+            }
+        }
+        Err(soonest)
     }
 
     fn standing(&mut self, now: Instant) -> Standing {
@@ -392,6 +493,7 @@ impl Inner {
 
     fn release_all(&mut self) -> Vec<Claimed> {
         self.claimed_parts = [0, 0];
+        self.senders.release_all();
         let released: Vec<Claimed> = self.claimed.iter_mut().flat_map(|queue| queue.drain(..)).collect();
         self.out -= released.len();
         released

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bus::{BusError, Consumer, Delivery, Partition, ReadLimits};
+use domain::Class;
 use events::Topic;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     core::{Core, Work},
     dead, item,
+    room::Room,
     serve::pause,
     writer,
 };
@@ -28,6 +30,7 @@ pub(crate) struct Lane {
     /// How long a partition that is taken away waits for what is under way.
     pub drain: Duration,
     held_back: bool,
+    room: Room,
     totals: usize,
 }
 
@@ -46,6 +49,7 @@ impl Lane {
             batch_records: batch_records.max(1),
             drain,
             held_back: false,
+            room: Room::new(),
             totals: TOPICS.iter().map(|topic| topic.spec().partitions as usize).sum(),
         }
     }
@@ -156,6 +160,13 @@ impl Lane {
         } else if room && self.held_back {
             self.consumer.resume(&owned)?;
             self.held_back = false;
+        }
+        if full {
+            let class = match self.topic {
+                Topic::OutboundTransactional => Class::Transactional,
+                _ => Class::Marketing,
+            };
+            self.room.make(&self.core, class, most);
         }
         Ok(())
     }

@@ -21,7 +21,8 @@
 //! | after the receipts, before the offset (Kafka: `dispatcher-after-commit`) | the outcome | the same; readers know the receipts by their ids |
 //! | after the commit (PostgreSQL: `dispatcher-after-commit`) | the outcome | all is done: outcome, receipts and offset are one transaction |
 //!
-//! Few messages are ever claimed and unanswered: about 200 ms of the gateway's rate, and its window.
+//! Few messages are ever claimed and unanswered: what the rate lets go while claims are made ([`pace`]; 40 ms of it where
+//! the database is quick), and the gateway's window.
 //!
 //! - **A commit whose answer is lost** may have claimed: the same owner, who knows that it has submitted nothing, asks again
 //!   and is told that the claim is its own ([`store::messages::ClaimWant::again`]).
@@ -50,7 +51,10 @@ mod lane;
 mod limiter;
 mod metrics;
 mod offsets;
+mod pace;
 mod retry;
+mod room;
+mod senders;
 mod serve;
 mod waiting;
 mod writer;

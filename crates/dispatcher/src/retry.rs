@@ -166,7 +166,7 @@ pub(crate) fn wait_for_gateway(
 }
 
 /// `due`, or a last time shortly before the deadline; `None`: there is no time left.
-fn due_by(due: Timestamp, deadline: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+pub(crate) fn due_by(due: Timestamp, deadline: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     let Some(deadline) = deadline else { return Some(due) };
     let last = deadline - SignedDuration::from_secs(1);
     if due <= last {

@@ -184,7 +184,7 @@ async fn claim_items(core: &Core, gate: &Gate, slot: usize, class: Class, taken:
         }
     }
     gate.not_claimed(held);
-    gate.claimed(slot, claimed);
+    gate.claimed(slot, claimed, started.elapsed());
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod kinds;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use domain::Class;
 use serde::{Deserialize, Serialize};
 
 use crate::{Period, Problem, check_name};
@@ -38,12 +39,18 @@ pub struct Gateway {
     pub password_env: Option<String>,
     /// Parts (SMS) a second over all dispatchers.
     pub rate: u32,
+    /// Parts a second of one sender, over all dispatchers. Absent: only `rate` holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender_rate: Option<u32>,
     /// Submissions that may wait for their answer at once; SMPP: on each bind.
     #[serde(default = "ten")]
     pub window: u32,
     /// Empty: every phone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prefixes: Vec<String>,
+    /// Empty: messages of every class.
+    #[serde(default, with = "kinds::classes", skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<Class>,
     /// Lower first; the next one takes over when this one is down.
     #[serde(default = "one")]
     pub priority: u32,
@@ -173,8 +180,10 @@ impl Gateway {
             password: None,
             password_env: None,
             rate: 100,
+            sender_rate: None,
             window: 10,
             prefixes: Vec::new(),
+            classes: Vec::new(),
             priority: 1,
             response_timeout: None,
             receipt_timeout: None,
@@ -229,9 +238,10 @@ impl Gateway {
         self.enquire_link.unwrap_or(Period::from_secs(30))
     }
 
-    /// Whether it serves this phone (E.164).
-    pub fn serves(&self, e164: &str) -> bool {
-        self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| e164.starts_with(prefix.as_str()))
+    /// Whether it serves messages of this class to this phone (E.164).
+    pub fn serves(&self, e164: &str, class: Class) -> bool {
+        (self.classes.is_empty() || self.classes.contains(&class))
+            && (self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| e164.starts_with(prefix.as_str())))
     }
 
     /// The whole HTTP description: the profile with the resource's own keys over it.
@@ -253,6 +263,11 @@ impl Gateway {
             (1..=1_000_000).contains(&self.rate),
             "rate",
             "expected 1 to 1,000,000 parts a second",
+        );
+        expect(
+            self.sender_rate.is_none_or(|rate| (1..=self.rate).contains(&rate)),
+            "sender_rate",
+            "expected 1 part a second to `rate`",
         );
         expect(
             (1..=10_000).contains(&self.window),
@@ -405,6 +420,25 @@ mod tests {
             ["rate", "address", "system_id", "password", "reference_tlv"]
         );
         assert_eq!(problems(&Gateway::http("a", "ftp://x", "nobody")), ["address", "http"]);
+    }
+
+    #[test]
+    fn prefixes_and_classes_decide_what_it_serves() {
+        let gateway = Gateway {
+            prefixes: vec!["+262".into()],
+            classes: vec![Class::Transactional],
+            ..Gateway::smpp("main", "h:1", "tamtam")
+        };
+        assert!(gateway.serves("+262692000000", Class::Transactional));
+        assert!(!gateway.serves("+262692000000", Class::Marketing));
+        assert!(!gateway.serves("+33612345678", Class::Transactional));
+        let all = Gateway::smpp("main", "h:1", "tamtam");
+        assert!(all.serves("+33612345678", Class::Marketing));
+        let too_fast = Gateway {
+            sender_rate: Some(101),
+            ..all
+        };
+        assert_eq!(problems(&too_fast), ["sender_rate"]);
     }
 
     #[test]

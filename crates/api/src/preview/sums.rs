@@ -31,7 +31,7 @@ impl Sums {
         let gateway = snapshot
             .gateways
             .values()
-            .filter(|gateway| gateway.serves(phone.e164()))
+            .filter(|gateway| gateway.serves(phone.e164(), text.class))
             .min_by_key(|gateway| (gateway.priority, &gateway.name));
         if let Some(gateway) = gateway {
             *self.gateways.entry(gateway.name.clone()).or_default() += u64::from(text.parts);

@@ -48,3 +48,24 @@ pub enum ReceiptIds {
     /// Receipts are decimal, answers hexadecimal.
     Decimal,
 }
+
+/// Message classes by their words.
+pub(super) mod classes {
+    use domain::Class;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _, ser::SerializeSeq as _};
+
+    pub(crate) fn serialize<S: Serializer>(classes: &[Class], serializer: S) -> Result<S::Ok, S::Error> {
+        let mut words = serializer.serialize_seq(Some(classes.len()))?;
+        for class in classes {
+            words.serialize_element(class.as_str())?;
+        }
+        words.end()
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Class>, D::Error> {
+        Vec::<String>::deserialize(deserializer)?
+            .iter()
+            .map(|word| word.parse().map_err(D::Error::custom))
+            .collect()
+    }
+}
