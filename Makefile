@@ -6,7 +6,7 @@ SHELL := /bin/bash
 INSTALL := deploy/install.sh
 KAFKA := .cache/kafka
 
-.PHONY: help demo demo-kafka up test test-kafka test-deploy check crash crash-kafka
+.PHONY: help demo demo-kafka up test test-kafka test-deploy check crash crash-kafka chaos backlog
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,23 @@ crash-kafka: ## the same on a real Apache Kafka
 	$(INSTALL) build postgresql kafka
 	cargo build --locked -p tamtam --features failpoints
 	TAMTAM_CRASH_RUNS=$(RUNS) TAMTAM_TEST_BUS=kafka cargo test --locked -p tests -- --nocapture crash::every_role
+
+SEED ?= 1
+MESSAGES ?= 200
+BUS ?= postgres
+
+chaos: ## RUNS runs with faults from seed SEED on, of MESSAGES messages each; BUS=kafka on a real Apache Kafka; TABLE=FILE keeps the result
+	$(INSTALL) build postgresql $(if $(filter kafka,$(BUS)),kafka)
+	cargo build --locked -p tamtam --features failpoints
+	TAMTAM_TEST_BUS=$(BUS) TAMTAM_CHAOS_SEED=$(SEED) TAMTAM_CHAOS_RUNS=$(RUNS) TAMTAM_CHAOS_MESSAGES=$(MESSAGES) \
+	  $(if $(TABLE),TAMTAM_CHAOS_TABLE=$(abspath $(TABLE))) cargo test --locked -p tests -- --nocapture chaos::nothing_is_lost
+
+BACKLOG ?= 1000000
+
+backlog: ## a dispatcher before BACKLOG messages: its memory, and how long transactional messages take past them
+	$(INSTALL) build postgresql $(if $(filter kafka,$(BUS)),kafka)
+	cargo build --locked -p tamtam --features failpoints
+	TAMTAM_TEST_BUS=$(BUS) TAMTAM_LOAD_BACKLOG=$(BACKLOG) cargo test --locked -p tests -- --nocapture dispatcher_load::
 
 check: ## format, clippy, rustdoc, licences and advisories
 	$(INSTALL) build deny

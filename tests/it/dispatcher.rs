@@ -14,7 +14,7 @@ use serde_json::Map;
 use store::{NewCampaign, suppressions::Scope};
 use uuid::Uuid;
 
-use crate::dispatcher_stand::{Fake, Sent, Stand, accept, eventually, of_campaign, outbound};
+use crate::dispatcher_stand::{Fake, Stand, accept, eventually, most_within, of_campaign, outbound};
 
 const FAST: &str = r#"
 [[gateway]]
@@ -507,21 +507,6 @@ window = 50
 [policy]
 quiet_hours = "off"
 "#;
-
-fn most_within(window: Duration, sent: &[Sent]) -> u32 {
-    let mut sent: Vec<&Sent> = sent.iter().collect();
-    sent.sort_by_key(|sent| sent.at);
-    (0..sent.len())
-        .map(|first| {
-            sent[first..]
-                .iter()
-                .take_while(|one| one.at < sent[first].at + window)
-                .map(|one| one.parts)
-                .sum()
-        })
-        .max()
-        .unwrap_or(0)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rate_is_kept_and_used_and_transactional_goes_first() {

@@ -22,7 +22,7 @@ use store::{Store, messages::MessageRow};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::support::{bus, database};
+use crate::support::{bus, database, tamtam::Installation};
 
 type Behave = Box<dyn Fn(&Submission, usize) -> Outcome + Send + Sync>;
 
@@ -201,8 +201,29 @@ impl Stand {
         self.ahead.fetch_add(seconds, Ordering::SeqCst);
     }
 
+    /// What a process of its own needs to work on this database and bus.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let mut installation = Installation::bare();
+        installation
+            .environment
+            .insert("TAMTAM__DATABASE__URL".into(), self.url.clone());
+        if let Some(kafka) = &self.bus.kafka {
+            installation.on_kafka(kafka.clone());
+        }
+        installation.environment.into_iter().collect()
+    }
+
     /// A dispatcher as its own process would be: own runtime, own connections, own instance.
     pub fn start(&self) -> Dispatcher {
+        self.start_before(Some(Arc::new(Fakes(self.fakes.clone()))))
+    }
+
+    /// The same before the gateways that its resources name.
+    pub fn start_real(&self) -> Dispatcher {
+        self.start_before(None)
+    }
+
+    fn start_before(&self, opener: Option<Arc<dyn Opener>>) -> Dispatcher {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -211,7 +232,6 @@ impl Stand {
         let shutdown = CancellationToken::new();
         let (url, kafka) = (self.url.clone(), self.bus.kafka.clone());
         let (clock, key) = (self.clock(), self.key.clone());
-        let opener = Arc::new(Fakes(self.fakes.clone()));
         let stop = shutdown.clone();
         let done = runtime.spawn(async move {
             let store = Store::connect(&url, 10, Duration::from_secs(10)).await.unwrap();
@@ -231,12 +251,15 @@ impl Stand {
                 phone_key: key,
                 instance: instance(),
                 secrets: Arc::new(|_| None),
-                resend_transactional: true,
+                limits: dispatcher::Limits::default(),
                 batch_records: 500,
                 drain: Duration::from_secs(20),
             };
             tokio::spawn(stage::deferred::pump(log, store, clock, stop.clone()));
-            dispatcher::run_with(config, opener, stop).await
+            match opener {
+                Some(opener) => dispatcher::run_with(config, opener, stop).await,
+                None => dispatcher::run(config, stop).await,
+            }
         });
         Dispatcher {
             runtime: Some(runtime),
@@ -417,4 +440,20 @@ pub async fn eventually(what: &str, mut there: impl FnMut() -> bool) {
         assert!(Instant::now() < until, "{what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The most parts within any such window.
+pub fn most_within(window: Duration, sent: &[Sent]) -> u32 {
+    let mut sent: Vec<&Sent> = sent.iter().collect();
+    sent.sort_by_key(|sent| sent.at);
+    (0..sent.len())
+        .map(|first| {
+            sent[first..]
+                .iter()
+                .take_while(|one| one.at < sent[first].at + window)
+                .map(|one| one.parts)
+                .sum()
+        })
+        .max()
+        .unwrap_or(0)
 }

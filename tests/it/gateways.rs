@@ -54,17 +54,17 @@ impl Kind {
     }
 }
 
-fn open(resource: &resources::Gateway) -> Arc<dyn Gateway> {
+pub fn open(resource: &resources::Gateway) -> Arc<dyn Gateway> {
     gateways::open(resource, Some("secret".into()), Arc::new(Timestamp::now), None).unwrap()
 }
 
-async fn up(resource: &resources::Gateway) -> Arc<dyn Gateway> {
+pub async fn up(resource: &resources::Gateway) -> Arc<dyn Gateway> {
     let gateway = open(resource);
     eventually("the gateway is up", || async { gateway.is_up().then_some(()) }).await;
     gateway
 }
 
-fn message(number: u128, text: &str) -> Submission {
+pub fn message(number: u128, text: &str) -> Submission {
     let measured = sms::measure(text);
     Submission {
         reference: Uuid::from_u128(number),
@@ -78,7 +78,7 @@ fn message(number: u128, text: &str) -> Submission {
 }
 
 #[track_caller]
-fn accepted(outcome: &Outcome) -> &[String] {
+pub fn accepted(outcome: &Outcome) -> &[String] {
     match outcome {
         Outcome::Accepted { parts } => parts,
         other => panic!("expected Accepted, got {other:?}"),

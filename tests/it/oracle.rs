@@ -118,7 +118,10 @@ fn ask(texts: &[String]) -> Vec<Theirs> {
     answers
 }
 
-fn installed() -> PathBuf {
+/// The directory with other projects' packages, installed beside the build's other results, once.
+pub fn installed() -> PathBuf {
+    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("oracle");
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("oracle");
     std::fs::create_dir_all(&directory).unwrap();
@@ -127,7 +130,7 @@ fn installed() -> PathBuf {
         .join("node_modules/sms-segments-calculator/package.json")
         .exists()
         && std::fs::read(directory.join("package-lock.json")).is_ok_and(|there| there == lock);
-    for file in ["package.json", "package-lock.json", "segments.cjs"] {
+    for file in ["package.json", "package-lock.json", "segments.cjs", "smsc.cjs"] {
         std::fs::copy(source.join(file), directory.join(file)).unwrap();
     }
     if !is_installed {

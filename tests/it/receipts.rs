@@ -91,7 +91,7 @@ impl Stand {
             phone_key: stand.key.clone(),
             instance: Uuid::from_u128(1),
             secrets: Arc::new(|_| None),
-            resend_transactional: true,
+            limits: dispatcher::Limits::default(),
             batch_records: 500,
             drain: Duration::from_secs(5),
         };

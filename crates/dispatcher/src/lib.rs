@@ -75,12 +75,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use fleet::Opener;
+pub use retry::Limits;
 
 use crate::{
     core::Core,
     fleet::Fleet,
     lane::{Lane, TOPICS},
-    retry::Limits,
 };
 
 /// The consumer group, and the stage's name.
@@ -97,8 +97,7 @@ pub struct Config {
     /// Who claims: new with each start.
     pub instance: Uuid,
     pub secrets: Secrets,
-    /// Whether a transactional message of unknown outcome is sent again, with the same client reference.
-    pub resend_transactional: bool,
+    pub limits: Limits,
     /// The most records read at once; four times as many of a topic are in memory.
     pub batch_records: usize,
     /// How long a stop, or a partition that is taken away, waits for what is under way.
@@ -144,7 +143,7 @@ pub async fn run_with(config: Config, opener: Arc<dyn Opener>, shutdown: Cancell
         config.clock,
         config.phone_key,
         config.instance,
-        Limits::new(config.resend_transactional),
+        config.limits,
         Fleet::new(opener),
         sender,
     ));

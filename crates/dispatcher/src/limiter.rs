@@ -10,7 +10,8 @@
 //! outbound partitions that it owns, of both topics together, out of all. With the topics counted apart, the larger of the
 //! two shares could add up to more than one, and reserving each topic its own part would leave the part of an idle topic
 //! unused. Assignment spreads each topic evenly over the group, so a dispatcher's partitions of either topic can use its
-//! whole share. It is reduced before a partition is let go and raised after one is taken. A share below one part a second
+//! whole share. It is reduced before a partition is let go and raised after one is taken. Whoever had it may have used a
+//! whole bucket right before, so what is gained begins with that debt: the hand-over itself is within the rate. A share below one part a second
 //! is rounded up within a second and kept on average: a group may be over a rate of N by one part a member.
 
 use std::{collections::VecDeque, time::Duration};
@@ -46,6 +47,7 @@ impl Limiter {
 
     pub(crate) fn set_rate(&mut self, rate: f64, now: Instant) {
         self.fill(now);
+        self.tokens -= (rate - self.rate).max(0.0) * BURST_SECONDS;
         self.rate = rate;
         self.tokens = self.tokens.min(self.capacity());
     }
@@ -200,6 +202,36 @@ mod tests {
         let mut limiter = Limiter::new(0.0, now);
         assert!(limiter.wait(1, now + Duration::from_secs(10)).is_some());
         limiter.set_rate(100.0, now + Duration::from_secs(10));
-        assert!(limiter.wait(1, now + Duration::from_secs(10)).is_none());
+        assert!(limiter.wait(1, now + Duration::from_millis(10_110)).is_none());
+    }
+
+    #[test]
+    fn a_share_that_goes_from_one_to_another_is_used_once() {
+        let start = Instant::now();
+        let (mut old, mut new) = (Limiter::new(200.0, start), Limiter::new(0.0, start));
+        let mut sent = Vec::new();
+        let mut offer = |limiter: &mut Limiter, now: Instant| {
+            while limiter.wait(1, now).is_none() {
+                limiter.spend(1, now);
+                sent.push((now - start, 1));
+            }
+        };
+        for ms in 0..3_000 {
+            let now = start + Duration::from_millis(ms);
+            match ms {
+                // Held up for a while, the old owner catches up right before it lets go.
+                1_400..=1_499 => {}
+                1_500 => {
+                    old.set_rate(0.0, now);
+                    new.set_rate(200.0, now);
+                }
+                _ => {
+                    offer(&mut old, now);
+                    offer(&mut new, now);
+                }
+            }
+        }
+        assert!(most_in_a_second(&sent) <= 202, "{}", most_in_a_second(&sent));
+        assert!(sent.len() >= 540, "{}", sent.len());
     }
 }

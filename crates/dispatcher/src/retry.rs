@@ -20,7 +20,8 @@ use crate::breaker::Sign;
 
 /// The limits of trying.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
+    /// Whether a transactional message of unknown outcome is sent again, with the same client reference.
     pub resend_transactional: bool,
     /// Attempts in all, for each class.
     pub attempts_transactional: u32,
@@ -30,17 +31,20 @@ pub(crate) struct Limits {
     pub wait_marketing: SignedDuration,
 }
 
-impl Limits {
-    pub(crate) fn new(resend_transactional: bool) -> Limits {
+/// As the default settings have it.
+impl Default for Limits {
+    fn default() -> Limits {
         Limits {
-            resend_transactional,
+            resend_transactional: true,
             attempts_transactional: 12,
             attempts_marketing: 12,
             wait_transactional: SignedDuration::from_hours(24),
             wait_marketing: SignedDuration::from_hours(72),
         }
     }
+}
 
+impl Limits {
     pub(crate) fn attempts(&self, class: Class) -> u32 {
         match class {
             Class::Transactional => self.attempts_transactional,
@@ -233,7 +237,7 @@ mod tests {
         let of = |class, limits: &Limits, attempt, deadline| {
             settle(unknown(), &outbound(class, deadline), attempt, limits, now, 0.5)
         };
-        let limits = Limits::new(true);
+        let limits = Limits::default();
         assert_eq!(of(Class::Marketing, &limits, 1, None).settled, Settled::Unknown);
         let again = of(Class::Transactional, &limits, 1, None);
         assert_eq!((again.settled, again.remote_ids.len()), (Settled::Deferred, 1));
@@ -244,14 +248,23 @@ mod tests {
             Settled::Unknown
         );
         assert_eq!(
-            of(Class::Transactional, &Limits::new(false), 1, None).settled,
+            of(
+                Class::Transactional,
+                &Limits {
+                    resend_transactional: false,
+                    ..Limits::default()
+                },
+                1,
+                None
+            )
+            .settled,
             Settled::Unknown
         );
     }
 
     #[test]
     fn retries_end_at_their_limit_or_the_deadline() {
-        let (limits, now) = (Limits::new(true), Timestamp::from_second(1_000).unwrap());
+        let (limits, now) = (Limits::default(), Timestamp::from_second(1_000).unwrap());
         let retry = |attempt, deadline| {
             let outcome = Outcome::Retry {
                 code: "8".into(),
@@ -276,7 +289,7 @@ mod tests {
 
     #[test]
     fn waiting_for_a_gateway_grows_with_age_and_ends() {
-        let limits = Limits::new(true);
+        let limits = Limits::default();
         let at = |second| Timestamp::from_second(second).unwrap();
         let wait = |now, deadline| wait_for_gateway(&outbound(Class::Marketing, deadline), &limits, at(now), 0.5);
         assert_eq!(wait(1_001, None), Ok(at(1_006)));

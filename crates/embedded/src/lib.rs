@@ -125,6 +125,14 @@ impl Cluster {
         self.program("pg_ctl", ["stop", "--wait", "--timeout=20", "--mode=fast"])
     }
 
+    /// Ends it without a word, as a power cut of the machine does to its memory, and starts it again on what is on disk;
+    /// its port may be another one afterwards.
+    pub fn restart(&mut self, options: &Options) -> Result<(), ClusterError> {
+        self.running = false;
+        self.program("pg_ctl", ["stop", "--wait", "--timeout=20", "--mode=immediate"])?;
+        self.launch(options)
+    }
+
     /// PostgreSQL's own data directory.
     fn data(&self) -> PathBuf {
         self.directory.join("cluster")

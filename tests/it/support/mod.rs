@@ -6,6 +6,7 @@ pub mod database;
 pub mod fleet;
 pub mod kafka;
 pub mod process;
+pub mod proxy;
 pub mod server;
 pub mod simulator;
 pub mod tamtam;

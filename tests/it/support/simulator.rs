@@ -81,6 +81,20 @@ impl Simulator {
         page["messages"].as_array().unwrap().clone()
     }
 
+    /// What phones show after number `after`, all of it.
+    pub async fn messages_after(&self, mut after: u64) -> Vec<Value> {
+        let mut all = Vec::new();
+        loop {
+            let page = self.get(&format!("/messages?limit=10000&after={after}")).await;
+            let messages = page["messages"].as_array().unwrap();
+            if messages.is_empty() {
+                return all;
+            }
+            all.extend_from_slice(messages);
+            after = page["next"].as_u64().unwrap();
+        }
+    }
+
     /// A person sends a text.
     pub async fn reply(&self, system_id: &str, from: &str, to: &str, text: &str) {
         let reply = json!({ "system_id": system_id, "from": from, "to": to, "text": text });

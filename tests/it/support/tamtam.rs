@@ -22,6 +22,15 @@ pub struct Installation {
 impl Installation {
     /// On a private PostgreSQL of `tamtam up`; the bus is the one that the tests run on.
     pub async fn private() -> Installation {
+        let mut installation = Installation::bare();
+        if bus::is_kafka() {
+            installation.on_kafka(bus::kafka_config().await);
+        }
+        installation
+    }
+
+    /// Without a database and on the PostgreSQL bus, as far as nothing else is set.
+    pub fn bare() -> Installation {
         let directory = tempfile::tempdir().unwrap();
         // The private PostgreSQL's user passes through.
         std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -45,13 +54,18 @@ impl Installation {
                 bus::PARTITIONS.to_string(),
             );
         }
-        if bus::is_kafka() {
-            let kafka = bus::kafka_config().await;
-            environment.insert("TAMTAM__BUS__KIND".into(), "kafka".into());
-            environment.insert("TAMTAM__BUS__BROKERS".into(), kafka.brokers);
-            environment.insert("TAMTAM__BUS__PREFIX".into(), kafka.prefix);
-        }
         Installation { directory, environment }
+    }
+
+    pub fn on_kafka(&mut self, kafka: ::bus::KafkaConfig) {
+        let settings = [
+            ("KIND", "kafka".to_owned()),
+            ("BROKERS", kafka.brokers),
+            ("PREFIX", kafka.prefix),
+        ];
+        for (name, value) in settings {
+            self.environment.insert(format!("TAMTAM__BUS__{name}"), value);
+        }
     }
 
     /// On a database that several processes share.

@@ -172,7 +172,7 @@ impl Parts {
                     phone_key,
                     instance: Uuid::from_bytes(rand::random()),
                     secrets,
-                    resend_transactional: settings.dispatcher.resend_transactional,
+                    limits: settings.dispatcher.limits,
                     batch_records: settings.dispatcher.batch_records,
                     drain: settings.drain,
                 };

@@ -71,7 +71,7 @@ pub struct Bus {
 #[derive(Clone, Copy, Debug)]
 pub struct Dispatcher {
     pub batch_records: usize,
-    pub resend_transactional: bool,
+    pub limits: dispatcher::Limits,
 }
 
 #[derive(Clone, Debug)]
@@ -259,7 +259,7 @@ fn read(layers: &mut Layers) -> Settings {
         stage,
         dispatcher: Dispatcher {
             batch_records: layers.number("dispatcher.batch_records", 1..=10_000) as usize,
-            resend_transactional: layers.flag("dispatcher.resend_transactional"),
+            limits: limits(layers),
         },
         simulator: script(layers),
         drain: stage.drain,
@@ -272,6 +272,22 @@ fn read(layers: &mut Layers) -> Settings {
             otlp_endpoint,
             sample: layers.ratio("telemetry.sample"),
         },
+    }
+}
+
+/// How long and how often the dispatcher tries.
+fn limits(layers: &mut Layers) -> dispatcher::Limits {
+    const WEEKS: Duration = Duration::from_secs(28 * 86_400);
+    let mut wait = |key| jiff::SignedDuration::try_from(layers.period(key, WEEKS)).unwrap_or(jiff::SignedDuration::MAX);
+    let (wait_transactional, wait_marketing) =
+        (wait("dispatcher.wait_transactional"), wait("dispatcher.wait_marketing"));
+    let mut attempts = |key| layers.number(key, 1..=1_000);
+    dispatcher::Limits {
+        attempts_transactional: attempts("dispatcher.attempts_transactional"),
+        attempts_marketing: attempts("dispatcher.attempts_marketing"),
+        wait_transactional,
+        wait_marketing,
+        resend_transactional: layers.flag("dispatcher.resend_transactional"),
     }
 }
 

@@ -1,0 +1,211 @@
+//! What goes wrong in a run: a pure function of its seed.
+
+/// A role that is a process of its own.
+pub const ROLES: [&str; 6] = [
+    "dispatcher",
+    "segmenter",
+    "renderer",
+    "receipt-collector",
+    "ingest",
+    "console",
+];
+
+/// Which gateways there are; with both, one takes over from the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateways {
+    Smpp,
+    Http,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// SIGKILL in the middle of work, and a new start.
+    Kill(&'static str),
+    /// SIGTERM, and a new start.
+    Stop(&'static str),
+    /// The database dies without a word and comes back.
+    RestartDatabase,
+    /// No connection to the database for so long.
+    CutDatabase { ms: u64 },
+    /// The broker dies with SIGKILL and comes back.
+    RestartBroker,
+    /// The gateway's connections break; new ones too, for so long.
+    GatewayDown { ms: u64 },
+    /// The gateway is down when the campaign is launched, and for so long after.
+    GatewayDownAtLaunch { ms: u64 },
+    /// From here on the gateway throttles this part of what it gets (HTTP: 429).
+    Refuses { percent: u32 },
+    /// From here on it closes the connection instead of every n-th answer.
+    CutMidResponse { every: u64 },
+    /// From here on it answers every n-th message with bytes that mean nothing.
+    Garbage { every: u64 },
+    /// From here on it takes so long to answer.
+    Slow { ms: u64 },
+    /// It throttles everything for so long.
+    Storm { ms: u64 },
+    /// From here on receipts of this part of the messages come before the answer to their submission.
+    EarlyReceipts { percent: u32 },
+    /// From one dispatcher to four, and to two: one of them is killed, one stopped.
+    Rebalance,
+}
+
+impl Fault {
+    pub fn name(self) -> String {
+        match self {
+            Fault::Kill(role) => format!("{role} killed"),
+            Fault::Stop(role) => format!("{role} stopped"),
+            Fault::RestartDatabase => "database killed".into(),
+            Fault::CutDatabase { ms } => format!("database cut off for {} s", ms / 1_000),
+            Fault::RestartBroker => "broker killed".into(),
+            Fault::GatewayDown { .. } => "gateway down".into(),
+            Fault::GatewayDownAtLaunch { .. } => "gateway down at launch".into(),
+            Fault::Refuses { percent } => format!("gateway refuses {percent} % with 429"),
+            Fault::CutMidResponse { .. } => "connection closed mid-response".into(),
+            Fault::Garbage { .. } => "gateway answers garbage".into(),
+            Fault::Slow { .. } => "slow gateway".into(),
+            Fault::Storm { .. } => "throttling storm".into(),
+            Fault::EarlyReceipts { .. } => "receipts before responses".into(),
+            Fault::Rebalance => "dispatchers 1, 4, 2".into(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// When so many thousandths of the messages have reached the gateway.
+    pub at: u64,
+    pub fault: Fault,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub seed: u64,
+    pub gateways: Gateways,
+    pub steps: Vec<Step>,
+}
+
+/// Kinds of faults: with so many seeds in a row each of them happens at least once.
+pub const KINDS: u64 = 19;
+const STEPS: u64 = 3;
+
+impl Plan {
+    /// The first fault is the seed's in turn, the others are drawn.
+    pub fn of(seed: u64, has_broker: bool) -> Plan {
+        let mut dice = Dice(seed);
+        let gateways = [Gateways::Smpp, Gateways::Http, Gateways::Both][dice.below(3) as usize];
+        let mut kinds = vec![seed % KINDS];
+        while (kinds.len() as u64) < STEPS {
+            let kind = dice.below(KINDS);
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        let faults = kinds
+            .into_iter()
+            .map(|kind| fault(kind, has_broker, &mut dice))
+            .collect::<Vec<_>>();
+        let mut steps: Vec<Step> = faults
+            .into_iter()
+            .map(|fault| Step {
+                at: match fault {
+                    Fault::GatewayDownAtLaunch { .. } => 0,
+                    _ => 20 + dice.below(680),
+                },
+                fault,
+            })
+            .collect();
+        steps.sort_by_key(|step| step.at);
+        Plan { seed, gateways, steps }
+    }
+}
+
+fn fault(kind: u64, has_broker: bool, dice: &mut Dice) -> Fault {
+    match kind {
+        // First the ones that cost least, so that few seeds are quick.
+        0 => Fault::Kill("dispatcher"),
+        1 => Fault::Rebalance,
+        2 => Fault::CutMidResponse {
+            every: 20 + dice.below(60),
+        },
+        3 => Fault::EarlyReceipts {
+            percent: 20 + dice.below(60) as u32,
+        },
+        4 => Fault::RestartDatabase,
+        5 => Fault::Kill("renderer"),
+        6 => Fault::Storm {
+            ms: 500 + dice.below(2_000),
+        },
+        7 => Fault::Kill("receipt-collector"),
+        8 => Fault::Slow {
+            ms: 50 + dice.below(150),
+        },
+        9 => Fault::Kill("segmenter"),
+        10 => Fault::Garbage {
+            every: 20 + dice.below(60),
+        },
+        11 => Fault::GatewayDownAtLaunch {
+            ms: 1_000 + dice.below(4_000),
+        },
+        12 => Fault::Kill("console"),
+        13 => Fault::Refuses { percent: 1 },
+        14 => Fault::Kill("ingest"),
+        15 => Fault::GatewayDown {
+            ms: 200 + dice.below(3_000),
+        },
+        16 => Fault::CutDatabase { ms: 10_000 },
+        17 if has_broker => Fault::RestartBroker,
+        // On the other bus the database is the broker.
+        17 => Fault::RestartDatabase,
+        _ => Fault::Stop("dispatcher"),
+    }
+}
+
+/// SplitMix64: the same numbers for a seed for ever.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_faults() {
+        for seed in 0..1_000 {
+            for has_broker in [false, true] {
+                assert_eq!(Plan::of(seed, has_broker), Plan::of(seed, has_broker));
+            }
+        }
+        // And for ever: what a seed of an old report meant can be found out.
+        assert_eq!(format!("{:?}", Plan::of(7, true)), GOLDEN);
+        assert_ne!(Plan::of(1, true).steps, Plan::of(1 + KINDS, true).steps);
+    }
+
+    const GOLDEN: &str = r#"Plan { seed: 7, gateways: Smpp, steps: [Step { at: 214, fault: Kill("ingest") }, Step { at: 303, fault: Kill("receipt-collector") }, Step { at: 525, fault: CutDatabase { ms: 10000 } }] }"#;
+
+    #[test]
+    fn as_many_seeds_as_there_are_kinds_meet_every_kind() {
+        for first in [1, 100, 12_345] {
+            let names: BTreeSet<String> = (first..first + KINDS)
+                .flat_map(|seed| Plan::of(seed, true).steps)
+                .map(|step| step.fault.name())
+                .collect();
+            assert_eq!(names.len() as u64, KINDS, "{names:?}");
+        }
+    }
+}
