@@ -145,6 +145,7 @@ impl Stand {
                 runner: RunnerConfig::default(),
                 listener: TcpListener::from_std(listener).unwrap(),
                 secrets: Arc::new(|_| None),
+                trusted_proxies: Vec::new(),
             };
             receipt_collector::run(config, shutdown).await
         });
@@ -260,9 +261,21 @@ fn message(number: usize, class: Class, text: &str) -> Outbound {
     }
 }
 
+/// A number from the environment: the size of a run, or its seed.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text}: expected a number"))
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_ends_as_its_receipts_say_however_they_come() {
+    let count = setting("TAMTAM_RECEIPTS_MESSAGES", 2_000);
+    let seed = setting("TAMTAM_RECEIPTS_SEED", 7);
+    println!("TAMTAM_RECEIPTS_MESSAGES={count} TAMTAM_RECEIPTS_SEED={seed}");
     let simulator = Simulator::start(Script {
+        seed,
         ids: Ids::Decimal,
         receipt_ids: Ids::UpperHex,
         receipt_id_width: 20,
@@ -283,7 +296,7 @@ async fn every_message_ends_as_its_receipts_say_however_they_come() {
     let stand = Stand::new(vec![smpp(&simulator)]).await;
     let collector = stand.collector().await;
     let long = "Réduction {50 €} sur tout jusqu'à dimanche. ".repeat(8);
-    let messages: Vec<Outbound> = (0..600)
+    let messages: Vec<Outbound> = (0..count as usize)
         .map(|number| {
             let text = if number % 5 == 0 { long.as_str() } else { "Bonjour" };
             let class = if number % 2 == 0 {
@@ -308,6 +321,7 @@ async fn every_message_ends_as_its_receipts_say_however_they_come() {
         (shown.len() == messages.len()).then_some(shown)
     })
     .await;
+    // A phone shows a text once its parts are there; what the script says of it is the outcome of all of its parts.
     let outcomes: HashMap<Uuid, String> = shown
         .iter()
         .map(|shown| {
@@ -359,7 +373,8 @@ async fn every_message_ends_as_its_receipts_say_however_they_come() {
     }
     // Nothing was sent twice on the way.
     let stats = simulator.stats().await;
-    assert_eq!((stats.distinct, stats.duplicates), (600, 0));
+    assert_eq!((stats.distinct, stats.duplicates), (count, 0));
+    println!("{counts:?}");
     simulator.stop().await;
 }
 

@@ -8,13 +8,17 @@ use std::sync::{
 
 use async_trait::async_trait;
 use bus::{Log, NewRecord};
+use domain::phone::PhoneKey;
 use events::{Callback, Topic};
-use gateways::{Incoming, Undelivered};
+use gateways::{Incoming, Undelivered, key::callback_key};
+use stage::Live;
 use uuid::Uuid;
 
 #[derive(Debug)]
 pub(crate) struct ToCallbacks {
     pub log: Arc<dyn Log>,
+    pub live: Live,
+    pub phone_key: PhoneKey,
     pub instance: Uuid,
     pub count: AtomicU64,
 }
@@ -24,14 +28,10 @@ impl Incoming for ToCallbacks {
     async fn deliver(&self, callback: Callback) -> Result<(), Undelivered> {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}:{number}", self.instance.hyphenated());
-        let record = NewRecord::wrap(
-            Topic::Callbacks,
-            &callback.gateway,
-            id,
-            callback.received_at,
-            None,
-            &callback,
-        );
+        let snapshot = self.live.current();
+        let resource = snapshot.gateways.get(&callback.gateway);
+        let key = callback_key(&callback, resource.map(|resource| &**resource), &self.phone_key);
+        let record = NewRecord::wrap(Topic::Callbacks, &key, id, callback.received_at, None, &callback);
         self.log
             .append(vec![record])
             .await

@@ -126,6 +126,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         clock: config.clock.clone(),
         incoming: Arc::new(incoming::ToCallbacks {
             log: config.log.clone(),
+            live: config.live.clone(),
+            phone_key: config.phone_key.clone(),
             instance: config.instance,
             count: AtomicU64::new(0),
         }),

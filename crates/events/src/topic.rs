@@ -89,7 +89,7 @@ impl Topic {
             Topic::Callbacks => TopicSpec {
                 name: "callbacks",
                 holds: "what gateways said, as it came, before it is understood",
-                key: "gateway",
+                key: "gateway and its id of the part; a reply's phone hash",
                 partitions: 8,
                 retention_hours: WEEK,
                 producers: "receipt-collector",

@@ -12,6 +12,7 @@
 
 mod backoff;
 pub mod http;
+pub mod key;
 pub mod smpp;
 mod types;
 

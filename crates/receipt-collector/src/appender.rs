@@ -10,9 +10,10 @@ use std::{
 
 use async_trait::async_trait;
 use bus::{Log, NewRecord};
+use domain::phone::PhoneKey;
 use events::{Callback, Topic};
-use gateways::{Incoming, Undelivered};
-use stage::crash;
+use gateways::{Incoming, Undelivered, key::callback_key};
+use stage::{Live, crash};
 use tokio::sync::{mpsc, oneshot};
 
 /// In one append.
@@ -29,6 +30,8 @@ type Waiting = (NewRecord, oneshot::Sender<Result<(), Undelivered>>);
 pub(crate) struct Appender {
     queue: mpsc::Sender<Waiting>,
     ids: Arc<Ids>,
+    live: Live,
+    phone_key: PhoneKey,
 }
 
 /// Record ids: drawn once for the process, then counted.
@@ -39,7 +42,7 @@ struct Ids {
 }
 
 impl Appender {
-    pub(crate) fn start(log: Arc<dyn Log>) -> Appender {
+    pub(crate) fn start(log: Arc<dyn Log>, live: Live, phone_key: PhoneKey) -> Appender {
         let (queue, waiting) = mpsc::channel(QUEUE);
         tokio::spawn(append(log, waiting));
         Appender {
@@ -48,6 +51,8 @@ impl Appender {
                 prefix: rand::random(),
                 next: AtomicU64::new(0),
             }),
+            live,
+            phone_key,
         }
     }
 }
@@ -58,7 +63,10 @@ impl Incoming for Appender {
         let number = self.ids.next.fetch_add(1, Ordering::Relaxed);
         let id = format!("{:016x}-{number}", self.ids.prefix);
         let at = callback.received_at;
-        let record = NewRecord::wrap(Topic::Callbacks, &callback.gateway, id, at, None, &callback);
+        let snapshot = self.live.current();
+        let resource = snapshot.gateways.get(&callback.gateway);
+        let key = callback_key(&callback, resource.map(|resource| &**resource), &self.phone_key);
+        let record = NewRecord::wrap(Topic::Callbacks, &key, id, at, None, &callback);
         let (answer, kept) = oneshot::channel();
         let lost = |why: &str| Undelivered(why.to_owned());
         let kept = async {

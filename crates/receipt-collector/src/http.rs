@@ -1,14 +1,22 @@
 //! Callbacks over HTTP: `GET` and `POST /callbacks/{gateway}`.
 //!
+//! Who may call: whoever proves it by what the gateway has configured ([`verify`]), from an address on its allow-list. Behind
+//! a proxy that is trusted the address is the last one of `X-Forwarded-For` that is no such proxy.
+//!
 //! Limits: 64 KiB a body, [`AT_ONCE`] callbacks at once (more are told to come back), ten seconds for a request to
 //! arrive. An answer with 200 means that it is kept; any other, that it is not and may be brought again.
 
-use std::{future::IntoFuture as _, sync::Arc, time::Duration};
+use std::{
+    future::IntoFuture as _,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, RawQuery, Request, State},
+    extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, Request, State},
     http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
@@ -19,6 +27,7 @@ use gateways::{
     Incoming as _,
     http::{CallbackRequest, verify},
 };
+use ipnet::IpNet;
 use resources::gateway::{GatewayKind, Secrets};
 use serde_json::json;
 use stage::{Clock, Live};
@@ -41,16 +50,24 @@ pub(crate) struct Edge {
     clock: Clock,
     appender: Appender,
     places: Semaphore,
+    trusted_proxies: Vec<IpNet>,
 }
 
 impl Edge {
-    pub(crate) fn new(live: Live, secrets: Secrets, clock: Clock, appender: Appender) -> Edge {
+    pub(crate) fn new(
+        live: Live,
+        secrets: Secrets,
+        clock: Clock,
+        appender: Appender,
+        trusted_proxies: Vec<IpNet>,
+    ) -> Edge {
         Edge {
             live,
             secrets,
             clock,
             appender,
             places: Semaphore::new(AT_ONCE),
+            trusted_proxies,
         }
     }
 }
@@ -63,7 +80,7 @@ pub(crate) async fn serve(listener: TcpListener, edge: Edge, shutdown: Cancellat
         .layer(middleware::from_fn_with_state(edge.clone(), limits))
         .route("/healthz", get(|| async { "ok" }))
         .with_state(edge);
-    let served = axum::serve(listener, app)
+    let served = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(shutdown.clone().cancelled_owned())
         .into_future();
     tokio::select! {
@@ -89,6 +106,7 @@ async fn limits(State(edge): State<Arc<Edge>>, request: Request, next: Next) -> 
 
 async fn callback(
     State(edge): State<Arc<Edge>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(gateway): Path<String>,
     method: Method,
     RawQuery(query): RawQuery,
@@ -111,6 +129,13 @@ async fn callback(
         let value = headers.get(name)?;
         Some(value.to_str().ok()?.to_owned())
     };
+    if !resource.callback_allowed(origin(peer.ip(), &headers, &edge.trusted_proxies)) {
+        return counted(
+            "address",
+            StatusCode::UNAUTHORIZED,
+            "the callback does not come from an address of the gateway\n",
+        );
+    }
     let now = edge.clock.now();
     let request = CallbackRequest {
         query: &query,
@@ -151,6 +176,28 @@ async fn callback(
     }
 }
 
+/// The address that a callback comes from. A header is believed only as far as each hop behind it is trusted.
+fn origin(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(&address.to_canonical()));
+    let mut origin = peer;
+    let hops: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .collect();
+    for hop in hops.into_iter().rev() {
+        if !is_trusted(&origin) {
+            break;
+        }
+        match hop.trim().parse() {
+            Ok(address) => origin = address,
+            Err(_) => break,
+        }
+    }
+    origin
+}
+
 /// The shared secret has done its work; it does not belong on the bus.
 fn without_secret(query: &str) -> String {
     let kept: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("secret=")).collect();
@@ -165,6 +212,24 @@ fn counted(result: &'static str, status: StatusCode, text: &'static str) -> Resp
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_trusted_proxy_is_believed() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-forwarded-for", "198.51.100.1, 203.0.113.5".parse().unwrap());
+        headers.append("x-forwarded-for", "10.0.0.2".parse().unwrap());
+        let seen = |peer: &str, trusted: &[&str]| {
+            let trusted: Vec<IpNet> = trusted.iter().map(|text| text.parse().unwrap()).collect();
+            origin(peer.parse().unwrap(), &headers, &trusted).to_string()
+        };
+        assert_eq!(seen("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(
+            seen("10.0.0.1", &["10.0.0.0/8"]),
+            "203.0.113.5",
+            "what the client wrote before it is not"
+        );
+        assert_eq!(seen("192.0.2.1", &["10.0.0.0/8"]), "192.0.2.1");
+    }
 
     #[test]
     fn the_secret_is_not_kept() {

@@ -43,6 +43,12 @@ impl Joined {
         self.state.parse().ok()
     }
 
+    /// That of its part's other receipts.
+    pub(crate) fn key(&self, gateway: &str) -> String {
+        let id = self.forms.first().map(String::as_str).unwrap_or_default();
+        gateways::key::receipt_key(gateway, id)
+    }
+
     /// As it goes onto the topic.
     pub(crate) fn to_callback(&self, gateway: &str, received_at: Timestamp) -> Callback {
         Callback {

@@ -34,6 +34,7 @@ use std::sync::Arc;
 
 use bus::Log;
 use domain::phone::PhoneKey;
+use ipnet::IpNet;
 use resources::gateway::Secrets;
 use stage::{Clock, Live, Runner, RunnerConfig, RunnerError};
 use store::Store;
@@ -53,6 +54,8 @@ pub struct Config {
     /// HTTP callbacks.
     pub listener: TcpListener,
     pub secrets: Secrets,
+    /// Whose `X-Forwarded-For` is believed, where gateways have an allow-list of addresses.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl std::fmt::Debug for Config {
@@ -82,10 +85,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         runner,
         listener,
         secrets,
+        trusted_proxies,
     } = config;
     // When one half fails the other ends too, and the process says so.
     let stop = shutdown.child_token();
-    let appender = Appender::start(log.clone());
+    let appender = Appender::start(log.clone(), live.clone(), phone_key.clone());
     let step = step::Callbacks::new(store.clone(), live.clone(), clock.clone(), phone_key);
     let stage = Runner::new(step, log.clone(), store.clone(), clock.clone(), runner);
     let receivers = receivers::keep(
@@ -96,7 +100,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         stop.clone(),
     );
     let sweeps = sweep::run(log, store, live.clone(), clock.clone(), stop.clone());
-    let edge = http::serve(listener, http::Edge::new(live, secrets, clock, appender), stop.clone());
+    let edge = http::serve(
+        listener,
+        http::Edge::new(live, secrets, clock, appender, trusted_proxies),
+        stop.clone(),
+    );
     let guard = stop.clone().drop_guard();
     let (stage, edge, (), ()) = tokio::join!(
         async {

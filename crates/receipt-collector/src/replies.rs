@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use bus::NewRecord;
 use domain::{Consent, Phone, phone::PhoneKey};
 use events::{Inbound, Topic};
+use gateways::key::sender;
 use jiff::Timestamp;
 use store::{StoreError, Tx, contacts::ContactChange, suppressions::Scope};
 use uuid::Uuid;
@@ -40,7 +41,7 @@ pub(crate) async fn take<'a>(
     if replies.is_empty() {
         return Ok(Vec::new());
     }
-    let phones: Vec<Phone> = replies.iter().map(|reply| phone(&reply.from)).collect();
+    let phones: Vec<Phone> = replies.iter().map(|reply| sender(&reply.from)).collect();
     let numbers: Vec<&str> = phones.iter().map(Phone::e164).collect();
     let owners = tx.contacts_by_phone(&numbers).await?;
     let all: Vec<&str> = owners.values().flatten().map(String::as_str).collect();
@@ -113,31 +114,6 @@ pub(crate) async fn take<'a>(
     Ok(emit)
 }
 
-/// The sender as a phone; one that is none (a short code, a name) is taken as it came, to be hashed and no more.
-fn phone(from: &str) -> Phone {
-    let digits = from.trim_start_matches('+');
-    let international = (8..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-    match international {
-        true => {
-            let e164 = format!("+{digits}");
-            Phone::parse(&e164, None).unwrap_or_else(|_| Phone::from_e164(e164))
-        }
-        false => Phone::from_e164(from),
-    }
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sender_is_a_phone_with_or_without_its_plus() {
-        assert_eq!(phone("262692123456").e164(), "+262692123456");
-        assert_eq!(phone("+262692123456").e164(), "+262692123456");
-        assert_eq!(phone("36105").e164(), "36105");
-    }
 }

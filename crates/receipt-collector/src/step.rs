@@ -331,7 +331,7 @@ fn wait(told: &Told, reference: Uuid, now: Timestamp) -> Deferred {
     let id = format!("{reference}:receipt:{}:{}", told.state, joined.waits);
     let record = NewRecord::wrap(
         Topic::Callbacks,
-        &told.gateway,
+        &joined.key(&told.gateway),
         id.clone(),
         told.received_at,
         None,

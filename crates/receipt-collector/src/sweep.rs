@@ -103,7 +103,8 @@ async fn ripe(log: &dyn Log, store: &Store) -> Result<i64, SweepError> {
     let records = found
         .iter()
         .map(|(part, received_at)| {
-            let callback = Joined::of(part).to_callback(&part.gateway, *received_at);
+            let joined = Joined::of(part);
+            let callback = joined.to_callback(&part.gateway, *received_at);
             let id = format!(
                 "{}:{}:{}:{}",
                 part.gateway,
@@ -111,7 +112,14 @@ async fn ripe(log: &dyn Log, store: &Store) -> Result<i64, SweepError> {
                 part.state,
                 part.at.as_microsecond()
             );
-            NewRecord::wrap(Topic::Callbacks, &part.gateway, id, *received_at, None, &callback)
+            NewRecord::wrap(
+                Topic::Callbacks,
+                &joined.key(&part.gateway),
+                id,
+                *received_at,
+                None,
+                &callback,
+            )
         })
         .collect();
     crash::point("callbacks-sweep-before-append")?;

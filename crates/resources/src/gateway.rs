@@ -6,9 +6,10 @@
 mod http;
 mod kinds;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use domain::Class;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{Period, Problem, check_name};
@@ -121,6 +122,10 @@ pub struct Gateway {
     pub callback_secret: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback_secret_env: Option<String>,
+    /// The addresses that callbacks may come from, such as `192.0.2.0/24`; empty: every one. It stands beside the secret,
+    /// not in its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callback_addresses: Vec<String>,
 }
 
 /// The vendor range of SMPP 3.4 (5.3.2) begins at 0x1400.
@@ -209,6 +214,7 @@ impl Gateway {
             callback_url: None,
             callback_secret: None,
             callback_secret_env: None,
+            callback_addresses: Vec::new(),
         }
     }
 
@@ -224,6 +230,17 @@ impl Gateway {
             self.callback_secret_env.as_ref(),
             secrets,
         )
+    }
+
+    /// Whether a callback may come from there.
+    pub fn callback_allowed(&self, from: IpAddr) -> bool {
+        // An IPv4 address that came in on an IPv6 socket.
+        let from = from.to_canonical();
+        self.callback_addresses.is_empty()
+            || self
+                .callback_addresses
+                .iter()
+                .any(|text| network(text).is_some_and(|network| network.contains(&from)))
     }
 
     pub fn response_timeout(&self) -> Period {
@@ -291,6 +308,11 @@ impl Gateway {
             self.callback_secret.is_none() || self.callback_secret_env.is_none(),
             "callback_secret_env",
             "expected either `callback_secret` or `callback_secret_env`",
+        );
+        expect(
+            self.callback_addresses.iter().all(|text| network(text).is_some()),
+            "callback_addresses",
+            "expected addresses or networks such as \"192.0.2.7\" or \"192.0.2.0/24\"",
         );
         match self.kind {
             GatewayKind::Smpp => self.check_smpp(problems),
@@ -378,6 +400,14 @@ pub fn smpp_code(text: &str) -> Option<u32> {
     }
 }
 
+/// An address, or a network in CIDR form.
+pub fn network(text: &str) -> Option<IpNet> {
+    let text = text.trim();
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
 fn secret(own: Option<&String>, named: Option<&String>, secrets: &Secrets) -> Option<String> {
     own.cloned().or_else(|| named.and_then(|name| secrets(name)))
 }
@@ -450,6 +480,23 @@ mod tests {
         assert_eq!(gateway.password(&secrets).as_deref(), Some("s3cret"));
         gateway.password = Some("s3cret".into());
         assert!(!format!("{gateway:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn callbacks_come_from_the_addresses_that_are_named() {
+        let mut gateway = Gateway::http("main", "http://h/", "twilio");
+        let allowed = |gateway: &Gateway, from: &str| gateway.callback_allowed(from.parse().unwrap());
+        assert!(allowed(&gateway, "203.0.113.9"));
+        gateway.callback_addresses = vec!["192.0.2.0/24".into(), "2001:db8::1".into()];
+        assert!(
+            allowed(&gateway, "192.0.2.77")
+                && allowed(&gateway, "::ffff:192.0.2.77")
+                && allowed(&gateway, "2001:db8::1")
+        );
+        assert!(!allowed(&gateway, "192.0.3.1") && !allowed(&gateway, "2001:db8::2"));
+        gateway.callback_addresses = vec!["192.0.2.0/33".into()];
+        assert_eq!(problems(&gateway), ["callback_addresses"]);
+        assert!(!allowed(&gateway, "192.0.2.1"), "what cannot be read lets nobody in");
     }
 
     #[test]

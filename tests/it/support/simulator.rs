@@ -77,8 +77,15 @@ impl Simulator {
 
     /// What phones show, from the first on.
     pub async fn messages(&self) -> Vec<Value> {
-        let page = self.get("/messages?limit=10000").await;
-        page["messages"].as_array().unwrap().clone()
+        let (mut all, mut after) = (Vec::new(), 0);
+        loop {
+            let mut page = self.get(&format!("/messages?after={after}&limit=10000")).await;
+            after = page["next"].as_u64().unwrap();
+            match page["messages"].take() {
+                Value::Array(messages) if !messages.is_empty() => all.extend(messages),
+                _ => return all,
+            }
+        }
     }
 
     /// What phones show after number `after`, all of it.

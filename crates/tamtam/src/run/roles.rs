@@ -159,6 +159,7 @@ impl Parts {
                         runner,
                         listener,
                         secrets,
+                        trusted_proxies: settings.trusted_proxies.clone(),
                     };
                     supervisor.start(role.name(), |shutdown| receipt_collector::run(config, shutdown));
                 }

@@ -15,6 +15,7 @@ use std::{
 
 use bus::{KafkaConfig, TopicSettings};
 use events::Topic;
+use ipnet::IpNet;
 use stage::RunnerConfig;
 use tracing_subscriber::EnvFilter;
 
@@ -36,6 +37,7 @@ pub struct Settings {
     pub topics: Vec<TopicSettings>,
     pub stage: RunnerConfig,
     pub dispatcher: Dispatcher,
+    pub trusted_proxies: Vec<IpNet>,
     pub simulator: simulator::Script,
     pub drain: Duration,
     pub admin_key: Option<Secret>,
@@ -261,6 +263,7 @@ fn read(layers: &mut Layers) -> Settings {
             batch_records: layers.number("dispatcher.batch_records", 1..=10_000) as usize,
             limits: limits(layers),
         },
+        trusted_proxies: layers.networks("callbacks.trusted_proxies"),
         simulator: script(layers),
         drain: stage.drain,
         admin_key: admin_key.map(Secret),

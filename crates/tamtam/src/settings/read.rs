@@ -3,7 +3,8 @@
 
 use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
-use resources::Period;
+use ipnet::IpNet;
+use resources::{Period, gateway::network};
 
 use super::layers::{Layers, Problem};
 
@@ -43,6 +44,23 @@ impl Layers {
             );
             SocketAddr::from(([127, 0, 0, 1], 0))
         })
+    }
+
+    /// Addresses and networks, with commas between.
+    pub fn networks(&mut self, key: &str) -> Vec<IpNet> {
+        let text = self.text(key);
+        let parts: Vec<Option<IpNet>> = text
+            .split(',')
+            .filter(|part| !part.trim().is_empty())
+            .map(network)
+            .collect();
+        if parts.contains(&None) {
+            self.refuse(
+                key,
+                "expected addresses or networks such as 10.0.0.0/8, with commas between",
+            );
+        }
+        parts.into_iter().flatten().collect()
     }
 
     pub fn number(&mut self, key: &str, range: RangeInclusive<u32>) -> u32 {
