@@ -6,7 +6,7 @@ SHELL := /bin/bash
 INSTALL := deploy/install.sh
 KAFKA := .cache/kafka
 
-.PHONY: help demo demo-kafka up test test-kafka test-deploy check crash crash-kafka chaos backlog
+.PHONY: help demo demo-kafka up test test-kafka test-deploy check crash crash-kafka chaos backlog receipts
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -32,7 +32,7 @@ test: ## all tests on the embedded default, with a private PostgreSQL and a head
 	cargo test --locked --workspace --no-fail-fast
 
 test-kafka: ## the integration tests on a real Apache Kafka
-	$(INSTALL) build postgresql browser node kafka
+	$(INSTALL) build postgresql browser node kafka analysts
 	cargo build --locked -p tamtam --features failpoints
 	TAMTAM_TEST_BUS=kafka cargo test --locked -p tests --no-fail-fast
 
@@ -69,6 +69,10 @@ backlog: ## a dispatcher before BACKLOG messages: its memory, and how long trans
 	$(INSTALL) build postgresql $(if $(filter kafka,$(BUS)),kafka)
 	cargo build --locked -p tamtam --features failpoints
 	TAMTAM_TEST_BUS=$(BUS) TAMTAM_LOAD_BACKLOG=$(BACKLOG) cargo test --locked -p tests -- --nocapture dispatcher_load::
+
+receipts: ## 50,000 messages whose receipts come late, twice, in hex, early, in parts, or never
+	$(INSTALL) build postgresql
+	TAMTAM_RECEIPTS_MESSAGES=50000 cargo test --locked -p tests -- --nocapture receipts::every_message
 
 check: ## format, clippy, rustdoc, licences and advisories
 	$(INSTALL) build deny

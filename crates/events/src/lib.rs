@@ -4,6 +4,7 @@
 //! A record's schema has a version in its `ce_type` (`tamtam.job.v1`). Fields are only ever added; a reader ignores what
 //! it does not know and refuses a version it does not know. The golden files under `golden/` are the proof.
 
+pub mod contract;
 pub mod envelope;
 #[cfg(test)]
 mod golden;

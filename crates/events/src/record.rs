@@ -3,9 +3,12 @@
 use base64::Engine as _;
 use domain::{Cause, Class, MessageId, Phone, Reason, State};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use uuid::Uuid;
+
+use crate::contract;
 
 /// A record with a schema of its own: what its `ce_type` is, and how it is read and written.
 pub trait Record: Serialize + DeserializeOwned {
@@ -61,18 +64,22 @@ pub struct BusinessEvent {
 }
 
 /// `tamtam.job.v1`: one contact to be written to, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Job {
     pub message_id: Uuid,
     pub contact_id: String,
     #[serde(with = "cause")]
+    #[schemars(with = "cause::Wire")]
     pub cause: Cause,
     pub template: String,
     /// When the cause happened: an event's time, a campaign's launch, a call.
+    #[schemars(with = "contract::Time")]
     pub caused_at: Timestamp,
+    #[schemars(with = "contract::Time")]
     pub planned_at: Timestamp,
     /// Nothing is sent after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<contract::Time>")]
     pub deadline: Option<Timestamp>,
     /// The triggering event's data, for `{{ event.… }}`.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
@@ -85,12 +92,13 @@ pub struct Job {
     pub deferrals: u32,
     /// Decided by the segmenter: the renderer only records it (budget, control group, duplicate phone).
     #[serde(default, skip_serializing_if = "Option::is_none", with = "word_option")]
+    #[schemars(schema_with = "contract::reason")]
     pub suppress: Option<Reason>,
 }
 
 /// `tamtam.timer.v1`: a trigger's wait is over. It comes back on `events`, under the contact's key; its `ce_id` is
 /// [`Timer::stable_id`].
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Timer {
     pub trigger: String,
     pub contact_id: String,
@@ -98,6 +106,7 @@ pub struct Timer {
     pub event_id: String,
     pub event_source: String,
     pub event_type: String,
+    #[schemars(with = "contract::Time")]
     pub event_time: Timestamp,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub data: Map<String, Value>,
@@ -143,15 +152,18 @@ impl std::fmt::Debug for Timer {
 }
 
 /// `tamtam.outbound.v1`: a finished text for one phone.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Outbound {
     pub message_id: Uuid,
     pub contact_id: String,
     #[serde(with = "cause")]
+    #[schemars(with = "cause::Wire")]
     pub cause: Cause,
     #[serde(with = "word")]
+    #[schemars(schema_with = "contract::class")]
     pub class: Class,
     #[serde(with = "phone")]
+    #[schemars(schema_with = "contract::phone")]
     pub phone: Phone,
     pub sender: String,
     pub text: String,
@@ -166,10 +178,14 @@ pub struct Outbound {
     /// The contact's own zone (IANA): the dispatcher looks at the hours again before it sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
+    #[schemars(with = "contract::Time")]
     pub caused_at: Timestamp,
+    #[schemars(with = "contract::Time")]
     pub planned_at: Timestamp,
+    #[schemars(with = "contract::Time")]
     pub rendered_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<contract::Time>")]
     pub deadline: Option<Timestamp>,
     /// Millionths of the account's currency, estimated.
     #[serde(default)]
@@ -188,17 +204,19 @@ impl std::fmt::Debug for Outbound {
 }
 
 /// `tamtam.callback.v1`: what a gateway said, as it came.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Callback {
     /// The gateway's name in the resources.
     pub gateway: String,
     /// `smpp` (the body is a whole PDU) or `http`.
     pub transport: String,
+    #[schemars(with = "contract::Time")]
     pub received_at: Timestamp,
     /// HTTP: method, path and query, content type.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub meta: Map<String, Value>,
     #[serde(with = "bytes")]
+    #[schemars(schema_with = "contract::base64")]
     pub body: Vec<u8>,
 }
 
@@ -212,17 +230,21 @@ impl std::fmt::Debug for Callback {
 
 /// `tamtam.receipt.v1`: a state that a message reached, once per message and state. `ce_id` is `MESSAGE:STATE`.
 /// It holds no phone number and no text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Receipt {
     pub message_id: Uuid,
     pub contact_id: String,
     #[serde(with = "cause")]
+    #[schemars(with = "cause::Wire")]
     pub cause: Cause,
     #[serde(with = "word")]
+    #[schemars(schema_with = "contract::class")]
     pub class: Class,
     #[serde(with = "word")]
+    #[schemars(schema_with = "contract::state")]
     pub state: State,
     #[serde(default, skip_serializing_if = "Option::is_none", with = "word_option")]
+    #[schemars(schema_with = "contract::reason")]
     pub reason: Option<Reason>,
     /// The gateway's own code, as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -242,14 +264,29 @@ pub struct Receipt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phone_hash: Option<String>,
     /// When it reached this state.
+    #[schemars(with = "contract::Time")]
     pub at: Timestamp,
+    #[schemars(with = "contract::Time")]
     pub caused_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<contract::Time>")]
     pub planned_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<contract::Time>")]
     pub rendered_at: Option<Timestamp>,
+    /// When a dispatcher claimed it for the attempt that counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<contract::Time>")]
+    pub claimed_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<contract::Time>")]
     pub accepted_at: Option<Timestamp>,
+    /// Milliseconds from what caused it to the gateway's taking it (`accepted_at` - `caused_at`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<i64>,
+    /// Milliseconds from the gateway's taking it to its delivery (`at` - `accepted_at`); on `delivered` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery_ms: Option<i64>,
 }
 
 impl Receipt {
@@ -260,7 +297,7 @@ impl Receipt {
 }
 
 /// `tamtam.inbound.v1`: a text that a person sent.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Inbound {
     pub id: Uuid,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -275,10 +312,14 @@ pub struct Inbound {
     /// Looks like an intent that only a person may decide.
     #[serde(default)]
     pub needs_review: bool,
+    #[schemars(with = "contract::Time")]
     pub received_at: Timestamp,
     /// The latest message to this phone, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_reply_to: Option<Uuid>,
+    /// How many texts it came in; absent: one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<u16>,
 }
 
 impl std::fmt::Debug for Inbound {
@@ -291,7 +332,7 @@ impl std::fmt::Debug for Inbound {
 }
 
 /// `tamtam.dead-letter.v1`: a record that could not be processed.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetter {
     /// Stable: topic, partition and offset decide it.
     pub id: Uuid,
@@ -300,10 +341,12 @@ pub struct DeadLetter {
     pub partition: u32,
     pub offset: i64,
     pub reason: String,
+    #[schemars(with = "contract::Time")]
     pub failed_at: Timestamp,
     pub key: String,
     pub headers: Vec<(String, String)>,
     #[serde(with = "bytes")]
+    #[schemars(schema_with = "contract::base64")]
     pub value: Vec<u8>,
 }
 
@@ -344,20 +387,21 @@ impl Record for DeadLetter {
 pub mod cause {
     use super::*;
 
-    #[derive(Serialize, Deserialize)]
+    /// What a message was caused by.
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    #[schemars(rename = "Cause")]
     #[serde(tag = "kind", rename_all = "lowercase")]
-    enum Wire {
+    pub(super) enum Wire {
+        /// A trigger fired on an event.
         Trigger {
             trigger: String,
             event_source: String,
             event_id: String,
         },
-        Campaign {
-            campaign_id: String,
-        },
-        Direct {
-            idempotency_key: String,
-        },
+        /// A campaign planned it.
+        Campaign { campaign_id: String },
+        /// A system asked for it, or a reply is answered.
+        Direct { idempotency_key: String },
     }
 
     pub fn serialize<S: Serializer>(cause: &Cause, serializer: S) -> Result<S::Ok, S::Error> {

@@ -88,8 +88,8 @@ pub enum Heard {
         from: String,
         to: String,
         text: String,
-        /// A reply in several texts: which one this is.
-        part: Option<domain::sms::Udh>,
+        /// A reply in several texts: this one as it came, to be joined with the others ([`domain::sms::join`]).
+        part: Option<domain::sms::Fragment>,
     },
 }
 

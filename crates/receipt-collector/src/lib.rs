@@ -22,9 +22,9 @@
 
 mod appender;
 pub mod forms;
+mod given_up;
 mod http;
 mod joined;
-pub mod keywords;
 mod receivers;
 mod replies;
 mod step;
@@ -90,7 +90,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     // When one half fails the other ends too, and the process says so.
     let stop = shutdown.child_token();
     let appender = Appender::start(log.clone(), live.clone(), phone_key.clone());
-    let step = step::Callbacks::new(store.clone(), live.clone(), clock.clone(), phone_key);
+    let step = step::Callbacks::new(store.clone(), live.clone(), clock.clone(), phone_key.clone());
     let stage = Runner::new(step, log.clone(), store.clone(), clock.clone(), runner);
     let receivers = receivers::keep(
         live.clone(),
@@ -99,7 +99,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         appender.clone(),
         stop.clone(),
     );
-    let sweeps = sweep::run(log, store, live.clone(), clock.clone(), stop.clone());
+    let sweeps = sweep::run(log, store, live.clone(), clock.clone(), phone_key, stop.clone());
     let edge = http::serve(
         listener,
         http::Edge::new(live, secrets, clock, appender, trusted_proxies),

@@ -6,9 +6,9 @@ use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use bus::{NewRecord, Partition};
-use domain::{State, phone::PhoneKey};
+use domain::{State, phone::PhoneKey, sms::Fragment};
 use events::{Callback, Record as _, Topic};
-use gateways::Heard;
+use gateways::{Heard, key::sender};
 use jiff::{SignedDuration, Timestamp};
 use resources::{Gateway, Snapshot};
 use stage::{Clock, Input, Live, Output, Step, StepError};
@@ -16,13 +16,15 @@ use store::{
     Deferred, Store, StoreError, Tx,
     messages::{MessageRow, Settle},
     parts::{PartRow, PartState, Unmatched},
+    reply_parts::{ReplyKey, ReplyPart},
 };
 use uuid::Uuid;
 
 use crate::{
     forms::forms,
+    given_up::{self, GivenUp},
     joined::{Joined, TRANSPORT},
-    replies::{self, Reply},
+    replies::{self, Piece, Reply},
 };
 
 pub(crate) struct Callbacks {
@@ -75,12 +77,13 @@ struct Read {
     told: Vec<Told>,
     unheard: Vec<Unheard>,
     replies: Vec<Reply>,
+    pieces: Vec<Piece>,
     dead: Vec<(i64, String)>,
 }
 
 impl Read {
-    fn input(&mut self, index: usize, input: &Input, partition: Partition, snapshot: &Snapshot) {
-        if let Err(reason) = self.callback(index, input, partition, snapshot) {
+    fn input(&mut self, index: usize, input: &Input, partition: Partition, snapshot: &Snapshot, phones: &PhoneKey) {
+        if let Err(reason) = self.callback(index, input, partition, snapshot, phones) {
             self.dead.push((input.offset, reason));
         }
     }
@@ -91,6 +94,7 @@ impl Read {
         input: &Input,
         partition: Partition,
         snapshot: &Snapshot,
+        phones: &PhoneKey,
     ) -> Result<(), String> {
         let callback = Callback::from_bytes(&input.envelope.kind, &input.value).map_err(|error| error.to_string())?;
         let id = |number: usize| stable_id(partition, input.offset, number);
@@ -109,6 +113,11 @@ impl Read {
                 reference: joined.reference,
                 waits: joined.waits,
             });
+            return Ok(());
+        }
+        if callback.transport == given_up::TRANSPORT {
+            let reply = GivenUp::read(&callback, index).ok_or("a reply in parts that cannot be read")?;
+            self.replies.push(reply);
             return Ok(());
         }
         let gateway: &Gateway = snapshot
@@ -141,7 +150,15 @@ impl Read {
                     forms: forms(&remote_id, gateway.receipt_ids),
                     code: code.unwrap_or_default(),
                 }),
-                Heard::Inbound { from, to, text, part } => self.replies.push(Reply {
+                Heard::Inbound {
+                    from,
+                    to,
+                    part: Some(fragment),
+                    ..
+                } => self
+                    .pieces
+                    .extend(piece(index, id(number), &callback, &from, to, &fragment, phones)),
+                Heard::Inbound { from, to, text, .. } => self.replies.push(Reply {
                     input: index,
                     id: id(number),
                     gateway: callback.gateway.clone(),
@@ -149,7 +166,8 @@ impl Read {
                     from,
                     to,
                     text,
-                    is_part: part.is_some(),
+                    parts: 1,
+                    incomplete: false,
                 }),
             }
         }
@@ -171,17 +189,22 @@ impl Step for Callbacks {
         let snapshot = self.live.current();
         let mut read = Read::default();
         for (index, input) in batch.iter().enumerate() {
-            read.input(index, input, partition, &snapshot);
+            read.input(index, input, partition, &snapshot, &self.phone_key);
         }
         let Read {
             told,
             unheard,
-            replies,
+            mut replies,
+            pieces,
             dead,
         } = read;
         let trace = |input: usize| batch.get(input).and_then(|input| input.envelope.traceparent.as_deref());
         let mut emit = self.receipts(told, unheard, tx, trace).await?;
-        emit.extend(replies::take(replies, &self.phone_key, self.clock.now(), tx, trace).await?);
+        replies.extend(replies::whole(pieces, &snapshot, tx).await?);
+        // In the order in which they came, also between whole ones and those in parts.
+        replies.sort_by_key(|reply| reply.input);
+        let now = self.clock.now();
+        emit.extend(replies::take(replies, &snapshot, &self.phone_key, now, tx, trace).await?);
         Ok(Output { emit, dead })
     }
 }
@@ -315,6 +338,36 @@ impl Callbacks {
             false => tx.messages_settle(&settles).await,
         }
     }
+}
+
+/// A part of a reply, to be kept until the others are there.
+fn piece(
+    input: usize,
+    id: Uuid,
+    callback: &Callback,
+    from: &str,
+    to: String,
+    fragment: &Fragment,
+    phones: &PhoneKey,
+) -> Option<Piece> {
+    let part = fragment.part?;
+    Some(Piece {
+        input,
+        part: ReplyPart {
+            key: ReplyKey {
+                phone_hash: phones.hash(&sender(from)),
+                recipient: to.chars().filter(|character| *character != '\0').take(30).collect(),
+                gateway: callback.gateway.clone(),
+                reference: part.reference,
+                wide: part.wide,
+                total: part.total,
+            },
+            sequence: part.sequence,
+            id,
+            callback: callback.to_bytes(),
+            received_at: callback.received_at,
+        },
+    })
 }
 
 /// The outcome of its attempt is not written yet: the receipt comes back later.

@@ -7,20 +7,27 @@
 use std::{sync::Arc, time::Duration};
 
 use bus::{BusError, Log, NewRecord};
-use domain::{Reason, State};
+use domain::{Reason, State, phone::PhoneKey};
 use events::Topic;
+use gateways::key::{reply_key, sender};
 use jiff::{SignedDuration, Timestamp};
 use resources::Gateway;
 use stage::{Clock, Live, crash};
 use store::{Store, StoreError, messages::Settle};
 use tokio_util::sync::CancellationToken;
 
-use crate::joined::Joined;
+use crate::{given_up::GivenUp, joined::Joined, replies::together};
 
 /// How soon a receipt is joined that slipped between two transactions.
 const RIPE: Duration = Duration::from_millis(500);
 const RIPE_BATCH: i64 = 500;
 const UNHEARD_BATCH: i64 = 1_000;
+/// A reply in parts of which nothing came for so long is given up as it is; and how often that is looked for.
+const QUIET: SignedDuration = SignedDuration::from_mins(5);
+const GIVE_UP: Duration = Duration::from_secs(30);
+const GIVE_UP_BATCH: i64 = 200;
+/// Parts are kept so long, for one that comes after all.
+const PARTS_KEPT: SignedDuration = SignedDuration::from_hours(24);
 /// Receipts that match nothing are shown this long.
 const KEPT: SignedDuration = SignedDuration::from_hours(31 * 24);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -42,7 +49,14 @@ impl From<crash::Crashed> for SweepError {
 }
 
 /// Until `shutdown`. Errors are waited out.
-pub(crate) async fn run(log: Arc<dyn Log>, store: Store, live: Live, clock: Clock, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    log: Arc<dyn Log>,
+    store: Store,
+    live: Live,
+    clock: Clock,
+    phone_key: PhoneKey,
+    shutdown: CancellationToken,
+) {
     tokio::join!(
         every(RIPE, "joining early receipts", &shutdown, || {
             let (log, store) = (log.clone(), store.clone());
@@ -57,7 +71,18 @@ pub(crate) async fn run(log: Arc<dyn Log>, store: Store, live: Live, clock: Cloc
                 Ok(false)
             }
         }),
-        unheard(log.clone(), store.clone(), live, clock.clone(), shutdown.clone()),
+        every(GIVE_UP, "giving up replies in parts", &shutdown, || {
+            let (log, store, live, key, now) =
+                (log.clone(), store.clone(), live.clone(), phone_key.clone(), clock.now());
+            async move { Ok(give_up(&*log, &store, &live, &key, now).await? == GIVE_UP_BATCH) }
+        }),
+        unheard(
+            log.clone(),
+            store.clone(),
+            live.clone(),
+            clock.clone(),
+            shutdown.clone()
+        ),
     );
 }
 
@@ -127,6 +152,33 @@ async fn ripe(log: &dyn Log, store: &Store) -> Result<i64, SweepError> {
     crash::point("callbacks-sweep-after-append")?;
     tx.commit().await?;
     Ok(found.len() as i64)
+}
+
+/// Puts what there is of replies whose other parts do not come back onto `callbacks`; how many.
+async fn give_up(log: &dyn Log, store: &Store, live: &Live, key: &PhoneKey, now: Timestamp) -> Result<i64, SweepError> {
+    let mut tx = store.begin().await?;
+    let parts = tx
+        .reply_parts_give_up(now - QUIET, now - PARTS_KEPT, GIVE_UP_BATCH)
+        .await?;
+    let snapshot = live.current();
+    let replies: Vec<_> = parts
+        .chunk_by(|one, next| one.key == next.key)
+        .filter_map(|parts| together(parts, &snapshot, 0, true))
+        .collect();
+    let records: Vec<NewRecord> = replies
+        .iter()
+        .map(|reply| {
+            let callback = GivenUp::of(reply).to_callback(&reply.gateway, reply.received_at);
+            let key = reply_key(&sender(&reply.from), key);
+            let id = format!("{}:incomplete", reply.id.hyphenated());
+            NewRecord::wrap(Topic::Callbacks, &key, id, reply.received_at, None, &callback)
+        })
+        .collect();
+    if !records.is_empty() {
+        log.append(records).await?;
+    }
+    tx.commit().await?;
+    Ok(replies.len() as i64)
 }
 
 /// Calls messages unknown of which nothing was heard in their gateway's time.

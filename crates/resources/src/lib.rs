@@ -7,6 +7,7 @@
 pub mod audience;
 pub mod composer;
 pub mod gateway;
+pub mod keyword;
 mod optout;
 mod parse;
 mod period;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use jiff::civil::Time;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Period, Problem};
+use crate::{Period, Problem, keyword::KeywordRule};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +49,9 @@ pub struct Policy {
     /// What a part costs, by prefix: the longest prefix wins. Money is in millionths of the account's currency.
     #[serde(default, rename = "price", skip_serializing_if = "Vec::is_empty")]
     pub prices: Vec<Price>,
+    /// What replies mean beside the built-in words, and what is answered.
+    #[serde(default, rename = "keyword", skip_serializing_if = "Vec::is_empty")]
+    pub keywords: Vec<KeywordRule>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -178,6 +181,9 @@ impl Policy {
             if !(0..=1_000_000_000).contains(&price.micros) {
                 problems.push(Problem::new("price", "`micros` expected from 0 to 1,000,000,000"));
             }
+        }
+        for rule in &self.keywords {
+            rule.check(problems);
         }
         if self.caps.iter().any(|cap| cap.messages == 0) {
             problems.push(Problem::new("cap", "`messages` expected to be 1 or more"));

@@ -20,6 +20,8 @@ pub mod messages;
 pub mod parts;
 mod pool;
 pub mod replies;
+pub mod reply_parts;
+pub mod reports;
 pub mod resources;
 pub mod suppressions;
 pub(crate) mod time;

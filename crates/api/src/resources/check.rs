@@ -87,6 +87,16 @@ pub(super) fn problems(resource: &Resource, all: &Snapshot) -> Vec<(&'static str
             }
         }
         Resource::Policy(policy) => {
+            for answer in policy.keywords.iter().filter_map(|rule| rule.answer.as_ref()) {
+                match all.templates.get(answer).map(|template| template.class) {
+                    Some(domain::Class::Transactional) => {}
+                    Some(domain::Class::Marketing) => problems.push((
+                        "keyword",
+                        format!("`{answer}` is a marketing template: expected a transactional one, an answer must reach who said STOP"),
+                    )),
+                    None => problems.push(("keyword", format!("there is no template `{answer}`"))),
+                }
+            }
             for gateway in policy.prices.iter().filter_map(|price| price.gateway.as_ref()) {
                 if !all.gateways.contains_key(gateway) {
                     problems.push(("price", format!("there is no gateway `{gateway}`")));

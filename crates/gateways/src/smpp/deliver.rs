@@ -4,10 +4,7 @@
 //! `id:… sub:… dlvrd:… submit date:… done date:… stat:… err:… text:…`), read for what the TLVs do not say. A state that we
 //! do not know is kept as it came and nothing is concluded from it.
 
-use domain::{
-    State,
-    sms::{self, Udh},
-};
+use domain::{State, sms::Fragment};
 use events::Callback;
 use uuid::Uuid;
 
@@ -140,24 +137,16 @@ fn receipt(
 }
 
 fn inbound(delivery: &Delivery<'_>) -> Heard {
-    let mut bytes = delivery.message;
-    let mut part = None;
-    if delivery.esm_class & UDH_INDICATOR != 0
-        && let Some((udh, length)) = Udh::parse(bytes)
+    let has_header = delivery.esm_class & UDH_INDICATOR != 0;
+    let mut fragment = Fragment::read(delivery.data_coding, has_header, delivery.message);
+    if fragment.part.is_none()
+        && let (Some(&[high, low]), Some(&[total]), Some(&[sequence])) = (
+            delivery.tlv(SAR_REFERENCE),
+            delivery.tlv(SAR_TOTAL),
+            delivery.tlv(SAR_SEQUENCE),
+        )
     {
-        bytes = &bytes[length.min(bytes.len())..];
-        part = Some(udh);
-    } else if let (Some(&[high, low]), Some(&[total]), Some(&[sequence])) = (
-        delivery.tlv(SAR_REFERENCE),
-        delivery.tlv(SAR_TOTAL),
-        delivery.tlv(SAR_SEQUENCE),
-    ) {
-        part = Some(Udh {
-            reference: u16::from_be_bytes([high, low]),
-            wide: true,
-            total,
-            sequence,
-        });
+        fragment = fragment.with_sar(u16::from_be_bytes([high, low]), total, sequence);
     }
     let from = String::from_utf8_lossy(delivery.source).into_owned();
     Heard::Inbound {
@@ -167,8 +156,8 @@ fn inbound(delivery: &Delivery<'_>) -> Heard {
             false => from,
         },
         to: String::from_utf8_lossy(delivery.dest).into_owned(),
-        text: sms::decode(delivery.data_coding, bytes),
-        part: part.filter(|udh| udh.total > 1),
+        text: fragment.text(),
+        part: Some(fragment).filter(|fragment| fragment.key().is_some()),
     }
 }
 
@@ -314,7 +303,7 @@ pub(crate) mod tests {
         let Heard::Inbound { text, part, .. } = heard(&pdu(0x40, 0, b"\x05\x00\x03\x07\x02\x01Sal", &[])) else {
             panic!()
         };
-        assert_eq!((text.as_str(), part.unwrap().sequence), ("Sal", 1));
+        assert_eq!((text.as_str(), part.unwrap().part.unwrap().sequence), ("Sal", 1));
     }
 
     #[test]

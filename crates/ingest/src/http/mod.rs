@@ -19,6 +19,7 @@ mod messages;
 mod openapi;
 mod preview;
 mod problem;
+mod reports;
 mod resources;
 mod route;
 mod sms;
@@ -111,6 +112,7 @@ fn routes() -> Routes {
     let routes = topics::add(routes);
     let routes = dead_letters::add(routes);
     let routes = audit::add(routes);
+    let routes = reports::add(routes);
     let routes = keys::add(routes);
     sms::add(routes)
 }

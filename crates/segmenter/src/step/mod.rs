@@ -9,6 +9,7 @@
 
 mod decide;
 mod item;
+mod replies;
 mod rules;
 
 use std::{
@@ -96,10 +97,10 @@ impl Step for Segmenter {
     }
 
     fn topics(&self) -> &'static [Topic] {
-        &[Topic::Events]
+        &[Topic::Events, Topic::Inbound]
     }
 
-    async fn run(&self, _partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
+    async fn run(&self, partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
         let now = item::micros(self.clock.now());
         let snapshot = self.live.as_of(tx).await?;
         let rules = self.rules(&snapshot);
@@ -108,7 +109,15 @@ impl Step for Segmenter {
         let mut contacts = Vec::new();
         let mut causes = Vec::new();
         for (place, input) in batch.iter().enumerate() {
-            match item::read(input, now, policy.default_region.as_deref()) {
+            let read = match partition.topic {
+                Topic::Inbound => match replies::read(input) {
+                    Ok(Some(event)) => Ok(Item::Event(event)),
+                    Ok(None) => continue,
+                    Err(reason) => Err(reason),
+                },
+                _ => item::read(input, now, policy.default_region.as_deref()),
+            };
+            match read {
                 Ok(Item::Event(event)) => causes.push(Cause {
                     place,
                     event,

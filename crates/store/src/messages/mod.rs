@@ -106,7 +106,13 @@ impl MessageRow {
             caused_at: self.caused_at,
             planned_at: Some(self.planned_at),
             rendered_at: self.rendered_at,
+            // A message that was only decided on was claimed by nobody.
+            claimed_at: self.claimed_at.filter(|_| self.accepted_at.is_some()),
             accepted_at: self.accepted_at,
+            latency_ms: self.accepted_at.map(|accepted| milliseconds(self.caused_at, accepted)),
+            delivery_ms: (self.accepted_at)
+                .filter(|_| state == State::Delivered)
+                .map(|accepted| milliseconds(accepted, at)),
         }
     }
 
@@ -162,6 +168,10 @@ pub(crate) fn micros(at: Timestamp) -> Timestamp {
 /// A gateway's words: PostgreSQL's `text` has no NUL, and nothing of theirs is long.
 pub(crate) fn foreign(text: &str) -> String {
     text.chars().filter(|c| *c != '\0').take(200).collect()
+}
+
+fn milliseconds(from: Timestamp, to: Timestamp) -> i64 {
+    to.as_millisecond() - from.as_millisecond()
 }
 
 fn hex(bytes: &[u8]) -> String {

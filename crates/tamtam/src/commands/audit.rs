@@ -10,10 +10,10 @@ use crate::{cli::ClientArgs, exit::Failure};
 #[derive(Debug, Args)]
 pub struct AuditArgs {
     /// From this time on
-    #[arg(long, value_name = "TIME", value_parser = client::time)]
+    #[arg(long, value_name = "TIME", value_parser = client::past)]
     since: Option<Timestamp>,
     /// Until this time
-    #[arg(long, value_name = "TIME", value_parser = client::time)]
+    #[arg(long, value_name = "TIME", value_parser = client::past)]
     until: Option<Timestamp>,
     #[command(flatten)]
     pub client: ClientArgs,

@@ -288,6 +288,19 @@ pub fn time(text: &str) -> Result<jiff::Timestamp, String> {
         .map_err(|error| error.to_string())
 }
 
+/// A time of an option about what was: RFC 3339, or a period before now such as `7d`.
+pub fn past(text: &str) -> Result<jiff::Timestamp, String> {
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(at);
+    }
+    let period: resources::Period = text
+        .parse()
+        .map_err(|_| "expected a time such as 2026-12-24T18:00:00Z, or a period before now such as 7d")?;
+    jiff::Timestamp::now()
+        .checked_sub(period.duration())
+        .map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -12,5 +12,6 @@ pub mod keys;
 pub mod message;
 pub mod output;
 pub mod progress;
+pub mod report;
 pub mod sms;
 pub mod topics;

@@ -59,12 +59,17 @@ const WORDS: [(Keyword, &[&str]); 4] = [
 /// Beginnings of words that make a sentence worth a person's look.
 const HINTS: [&str; 7] = ["STOP", "ARRET", "DESABO", "DESINSC", "UNSUBSC", "OPTOUT", "SPAM"];
 
-/// The keyword that a text is.
-pub fn keyword(text: &str) -> Option<Keyword> {
-    let word: String = plain(text)
+/// A text as keywords are compared: upper case, without accents, punctuation and spaces.
+pub fn word(text: &str) -> String {
+    plain(text)
         .filter(|character| character.is_alphanumeric())
         .take(40)
-        .collect();
+        .collect()
+}
+
+/// The keyword that a text is, by the words that are built in.
+pub fn keyword(text: &str) -> Option<Keyword> {
+    let word = word(text);
     WORDS
         .iter()
         .find(|(_, words)| words.contains(&word.as_str()))
