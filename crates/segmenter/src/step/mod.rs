@@ -7,6 +7,7 @@
 //! Delivered again, a batch changes nothing: contacts are as they were made, events are known, and what was decided is
 //! emitted again from the log, under the same ids.
 
+mod clicks;
 mod decide;
 mod item;
 mod rules;
@@ -96,10 +97,10 @@ impl Step for Segmenter {
     }
 
     fn topics(&self) -> &'static [Topic] {
-        &[Topic::Events]
+        &[Topic::Events, Topic::Clicks]
     }
 
-    async fn run(&self, _partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
+    async fn run(&self, partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
         let now = item::micros(self.clock.now());
         let snapshot = self.live.as_of(tx).await?;
         let rules = self.rules(&snapshot);
@@ -108,7 +109,11 @@ impl Step for Segmenter {
         let mut contacts = Vec::new();
         let mut causes = Vec::new();
         for (place, input) in batch.iter().enumerate() {
-            match item::read(input, now, policy.default_region.as_deref()) {
+            let read = match partition.topic {
+                Topic::Clicks => clicks::read(input),
+                _ => item::read(input, now, policy.default_region.as_deref()),
+            };
+            match read {
                 Ok(Item::Event(event)) => causes.push(Cause {
                     place,
                     event,
