@@ -66,6 +66,7 @@ fn verdict(cause: Cause, contact: &str, state: State, reason: Option<Reason>) ->
         caused_at: now,
         planned_at: now,
         rendered_at: None,
+        decided_by: None,
         at: now,
     }
 }

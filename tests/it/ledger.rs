@@ -97,6 +97,7 @@ fn verdict(want: &ClaimWant, state: State, reason: Option<Reason>) -> Verdict {
         caused_at: want.caused_at,
         planned_at: want.planned_at,
         rendered_at: None,
+        decided_by: None,
         at: now(),
     }
 }

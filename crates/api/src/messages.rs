@@ -135,6 +135,7 @@ impl Api {
             caused_at: job.caused_at,
             planned_at: job.planned_at,
             rendered_at: None,
+            decided_by: None,
             at: job.planned_at,
         };
         let mut tx = self.store.begin().await?;

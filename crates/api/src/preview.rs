@@ -250,6 +250,7 @@ impl Judge<'_> {
             phone,
             zone: contact.time_zone.as_deref(),
             consent: contact.marketing_consent,
+            premium: phone.kind() == Some(domain::phone::Kind::Premium),
             stopped,
             deadline: self.deadline,
             valid_until: validity.map(|validity| after(self.start, validity)),

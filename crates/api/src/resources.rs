@@ -6,6 +6,7 @@
 //! other's.
 
 mod check;
+mod notes;
 
 use jiff::Timestamp;
 use resources::{Kind, Resource, ResourceError, Snapshot, Template, composer::Composer, parse_toml_with_lines};
@@ -26,6 +27,8 @@ pub struct AppliedResource {
     pub kind: Kind,
     pub name: String,
     pub change: Applied,
+    /// Of a template: who lacks what it needs, and how many parts it takes.
+    pub notes: Vec<String>,
 }
 
 /// A resource as it is shown: without its secrets.
@@ -80,6 +83,21 @@ impl Api {
             tx.commit().await?;
             tracing::info!(resources = bodies.len(), by = caller.name, "resources applied");
         }
+        let templates: Vec<&Template> = parsed
+            .iter()
+            .filter_map(|one| match &one.resource {
+                Resource::Template(template) => Some(template),
+                _ => None,
+            })
+            .collect();
+        // It is applied already: that nothing can be told of it now is no reason to fail.
+        let mut notes = match self.template_notes(&templates, &merged).await {
+            Ok(notes) => notes.into_iter(),
+            Err(error) => {
+                tracing::warn!(%error, "templates could not be looked at more closely");
+                Vec::new().into_iter()
+            }
+        };
         Ok(parsed
             .iter()
             .zip(changes)
@@ -87,6 +105,10 @@ impl Api {
                 kind: one.resource.kind(),
                 name: one.resource.name().to_owned(),
                 change,
+                notes: match one.resource.kind() {
+                    Kind::Template => notes.next().unwrap_or_default(),
+                    _ => Vec::new(),
+                },
             })
             .collect())
     }

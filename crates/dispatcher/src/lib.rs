@@ -49,6 +49,7 @@ mod item;
 mod judge;
 mod lane;
 mod limiter;
+mod limits;
 mod metrics;
 mod offsets;
 mod pace;

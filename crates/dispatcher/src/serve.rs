@@ -5,10 +5,11 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use domain::Class;
 use futures::FutureExt;
 use gateways::{Gateway, Outcome, Submission};
+use resources::{Policy, rules};
 use stage::crash;
 use store::{
     StoreError,
-    messages::{ClaimResult, ClaimWant, Claimant},
+    messages::{ClaimResult, ClaimRules, ClaimWant, Claimant},
 };
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
@@ -17,7 +18,7 @@ use crate::{
     gate::{Claimed, Gate, Next, Take},
     item::Item,
     judge::judge,
-    metrics,
+    limits, metrics,
     retry::{self, Settlement},
 };
 
@@ -121,7 +122,8 @@ async fn claim_items(core: &Core, gate: &Gate, slot: usize, class: Class, taken:
     if items.is_empty() {
         return Ok(());
     }
-    let wants: Vec<ClaimWant> = items.iter().map(|item| want(item, gate)).collect();
+    let wants: Vec<ClaimWant> = items.iter().map(|item| want(item, gate, &snapshot.policy)).collect();
+    let rules = limits::claim_rules(&snapshot, items.iter().map(|item| &item.record.phone), now);
     let claimant = Claimant {
         owner: core.instance,
         now,
@@ -129,7 +131,7 @@ async fn claim_items(core: &Core, gate: &Gate, slot: usize, class: Class, taken:
         max_attempts: core.limits.attempts(class),
     };
     let started = Instant::now();
-    let results = match claim_in_ledger(core, &wants, &claimant).await {
+    let results = match claim_in_ledger(core, &wants, &claimant, &rules).await {
         Ok(results) => results,
         Err(error) if !error.is_transient() && items.len() == 1 => {
             // Whatever is wrong with this one, the others go on.
@@ -179,6 +181,7 @@ async fn claim_items(core: &Core, gate: &Gate, slot: usize, class: Class, taken:
             }),
             false => {
                 held += 1;
+                limits::count(result.row.reason);
                 core.write(Work::Item(Box::new(item), Ending::Held(Box::new(result.row))));
             }
         }
@@ -192,21 +195,25 @@ async fn claim_in_ledger(
     core: &Core,
     wants: &[ClaimWant],
     claimant: &Claimant,
+    rules: &ClaimRules,
 ) -> Result<Vec<ClaimResult>, ClaimError> {
     crash::point("dispatcher-before-claim")?;
     let mut tx = core.store.begin().await?;
-    let results = tx.messages_claim(wants, claimant).await?;
+    let (results, alarms) = tx.messages_claim_within(wants, claimant, rules).await?;
     if results.len() != wants.len() {
         return Err(StoreError::Corrupt("a claim was not answered".into()).into());
     }
     tx.commit().await?;
+    limits::tell(&alarms);
     // Failing here is a commit whose answer was lost.
     crash::point("dispatcher-after-claim")?;
     Ok(results)
 }
 
-fn want(item: &Item, gate: &Gate) -> ClaimWant {
+/// Its cost is by now the price of the gateway that it goes to.
+fn want(item: &Item, gate: &Gate, policy: &Policy) -> ClaimWant {
     let record = &item.record;
+    let price = rules::price(policy, &record.phone, Some(&gate.name));
     ClaimWant {
         contact_id: record.contact_id.clone(),
         message_id: record.message_id,
@@ -216,7 +223,7 @@ fn want(item: &Item, gate: &Gate) -> ClaimWant {
         variant: record.variant.clone(),
         encoding: record.encoding.clone(),
         parts: record.parts,
-        cost_micros: record.cost_micros,
+        cost_micros: price.saturating_mul(i64::from(record.parts)),
         phone_hash: item.phone_hash.clone(),
         caused_at: record.caused_at,
         planned_at: record.planned_at,

@@ -21,7 +21,7 @@ use crate::{
     GROUP,
     core::{Core, Ending, Later, Work},
     item::Item,
-    metrics,
+    limits, metrics,
     offsets::{Position, Token},
     serve::pause,
 };
@@ -213,7 +213,8 @@ async fn in_ledger(core: &Core, batch: &[Work], tx: &mut store::Tx) -> Result<Wr
     for work in batch {
         match work {
             Work::Item(item, Ending::Verdict { state, reason, .. }) => {
-                verdicts.push(verdict(item, *state, *reason, now));
+                let rules = limits::version(&core.live.current());
+                verdicts.push(verdict(item, *state, *reason, rules, now));
             }
             Work::Item(
                 item,
@@ -306,7 +307,7 @@ fn receipts(item: &Item, row: &MessageRow, records: &mut Vec<NewRecord>) {
     }));
 }
 
-fn verdict(item: &Item, state: State, reason: Option<domain::Reason>, at: Timestamp) -> Verdict {
+fn verdict(item: &Item, state: State, reason: Option<domain::Reason>, rules: String, at: Timestamp) -> Verdict {
     let record = &item.record;
     Verdict {
         contact_id: record.contact_id.clone(),
@@ -324,6 +325,7 @@ fn verdict(item: &Item, state: State, reason: Option<domain::Reason>, at: Timest
         caused_at: record.caused_at,
         planned_at: record.planned_at,
         rendered_at: Some(record.rendered_at),
+        decided_by: Some(rules),
         at,
     }
 }

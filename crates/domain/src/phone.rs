@@ -11,6 +11,14 @@ use sha2::Sha256;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Phone(String);
 
+/// What writing to a number may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Usual,
+    /// Premium rate, by libphonenumber's data.
+    Premium,
+}
+
 /// Why a text is no phone number. It never repeats the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PhoneError {
@@ -38,6 +46,17 @@ impl Phone {
             return Err(PhoneError::Invalid);
         }
         Ok(Phone(number.format().mode(phonenumber::Mode::E164).to_string()))
+    }
+
+    /// What kind of number it is; `None` where it is not valid, which only one that was not parsed can be.
+    pub fn kind(&self) -> Option<Kind> {
+        let number = phonenumber::parse(None, &self.0).ok()?;
+        let valid =
+            phonenumber::is_valid(&number) && number.format().mode(phonenumber::Mode::E164).to_string() == self.0;
+        valid.then(|| match number.number_type(&phonenumber::metadata::DATABASE) {
+            phonenumber::Type::PremiumRate => Kind::Premium,
+            _ => Kind::Usual,
+        })
     }
 
     /// Whether this is a region that numbers can belong to.

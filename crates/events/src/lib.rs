@@ -12,5 +12,7 @@ pub mod record;
 pub mod topic;
 
 pub use envelope::{Envelope, EnvelopeError, Header};
-pub use record::{BusinessEvent, Callback, DeadLetter, Inbound, Job, Outbound, Receipt, Record, RecordError, Timer};
+pub use record::{
+    BusinessEvent, Callback, Click, DeadLetter, Inbound, Job, Outbound, Receipt, Record, RecordError, Timer,
+};
 pub use topic::Topic;

@@ -331,6 +331,29 @@ impl std::fmt::Debug for Inbound {
     }
 }
 
+/// `tamtam.click.v1`: somebody followed a short link of a message.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Click {
+    /// One a click; following a link twice is two.
+    pub id: Uuid,
+    pub contact_id: String,
+    pub message_id: Uuid,
+    /// The link's code.
+    pub code: String,
+    /// Where it led, without query and fragment.
+    pub url: String,
+    pub at: Timestamp,
+}
+
+impl std::fmt::Debug for Click {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Click")
+            .field("id", &self.id)
+            .field("message_id", &self.message_id)
+            .finish_non_exhaustive()
+    }
+}
+
 /// `tamtam.dead-letter.v1`: a record that could not be processed.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetter {
@@ -378,6 +401,9 @@ impl Record for Receipt {
 }
 impl Record for Inbound {
     const KIND: &'static str = "tamtam.inbound.v1";
+}
+impl Record for Click {
+    const KIND: &'static str = "tamtam.click.v1";
 }
 impl Record for DeadLetter {
     const KIND: &'static str = "tamtam.dead-letter.v1";

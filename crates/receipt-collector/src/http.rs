@@ -72,10 +72,16 @@ impl Edge {
     }
 }
 
-pub(crate) async fn serve(listener: TcpListener, edge: Edge, shutdown: CancellationToken) -> std::io::Result<()> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    edge: Edge,
+    links: Router,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
     let edge = Arc::new(edge);
     let app = Router::new()
         .route("/callbacks/{gateway}", get(callback).post(callback))
+        .merge(links.with_state(()))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(edge.clone(), limits))
         .route("/healthz", get(|| async { "ok" }))

@@ -5,6 +5,8 @@
 //! the gateway after the bus has it durably, so a callback that was answered is never lost, whatever is wrong with it.
 //! A [`Step`](stage::Step) on `callbacks` ([`step`]) understands, correlates, settles the ledger and emits.
 //!
+//! Short links are answered here too ([`links`]): this is the listener that is reachable from outside.
+//!
 //! # Correlation
 //! A receipt finds its part by the gateway's id in the forms that it may take ([`forms`]). One that comes before its part
 //! is kept; the dispatcher takes it when it writes the part, in one transaction. [`sweep`] closes the gap between two
@@ -25,6 +27,7 @@ pub mod forms;
 mod given_up;
 mod http;
 mod joined;
+mod links;
 mod receivers;
 mod replies;
 mod step;
@@ -87,6 +90,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         secrets,
         trusted_proxies,
     } = config;
+    let (links, clicks) = links::start(store.clone(), clock.clone(), log.clone());
     // When one half fails the other ends too, and the process says so.
     let stop = shutdown.child_token();
     let appender = Appender::start(log.clone(), live.clone(), phone_key.clone());
@@ -103,10 +107,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let edge = http::serve(
         listener,
         http::Edge::new(live, secrets, clock, appender, trusted_proxies),
+        links,
         stop.clone(),
     );
     let guard = stop.clone().drop_guard();
-    let (stage, edge, (), ()) = tokio::join!(
+    let (stage, edge, (), (), ()) = tokio::join!(
         async {
             let ended = stage.run(stop.clone()).await;
             stop.cancel();
@@ -119,6 +124,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         },
         receivers,
         sweeps,
+        clicks,
     );
     drop(guard);
     edge.map_err(Error::Http)?;

@@ -1,21 +1,30 @@
 //! A batch of jobs: the same few queries however many there are.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use bus::NewRecord;
-use domain::{Class, Contact, MessageId, Reason, State, phone::PhoneKey};
+use domain::{Class, Contact, MessageId, Reason, State, phone::PhoneKey, template::Link};
 use events::{Job, Outbound, Record as _, Topic};
 use jiff::Timestamp;
-use resources::{Composer, Snapshot, rules::Stopped};
+use resources::{
+    Composer, Kind, Snapshot,
+    rules::{self, Stopped},
+};
 use sha2::{Digest, Sha256};
 use stage::{Input, Output, StepError};
-use store::{Deferred, Tx, caps::TextOut, deferred::park_key, messages::Verdict, suppressions::Scope};
+use store::{
+    Deferred, Tx, caps::TextOut, deferred::park_key, links::ShortLink, messages::Verdict, suppressions::Scope,
+};
 use uuid::Uuid;
 
-use crate::judge::{Case, Judgement, campaign, class, judge};
+use crate::{
+    judge::{Case, Judgement, campaign, class, judge},
+    kinds::Kinds,
+};
 
 /// The composer of the latest snapshot: templates are compiled when they change and not for each batch.
 #[derive(Debug, Default)]
@@ -40,6 +49,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) composer: &'a Composer,
     pub(crate) phone_key: &'a PhoneKey,
+    pub(crate) kinds: &'a Kinds,
     pub(crate) now: Timestamp,
 }
 
@@ -59,6 +69,13 @@ struct Known {
     sent: HashMap<String, Vec<u32>>,
 }
 
+/// A message that goes on.
+struct Passed<'a> {
+    read: &'a Read<'a>,
+    outbound: Box<Outbound>,
+    links: Vec<Link>,
+}
+
 /// A message that does not go on now.
 struct Held<'a> {
     read: &'a Read<'a>,
@@ -72,39 +89,52 @@ impl Batch<'_> {
         let jobs = read(batch, &mut output.dead);
         let mut known = self.look_up(&jobs, tx).await?;
 
-        let mut passed: Vec<(&Read<'_>, Box<Outbound>)> = Vec::with_capacity(jobs.len());
+        let mut passed: Vec<Passed<'_>> = Vec::with_capacity(jobs.len());
         let mut held: Vec<Held<'_>> = Vec::new();
         for read in &jobs {
             let judged = self.judge(read, &known);
-            if let Judgement::Send(outbound) = judged {
+            if let Judgement::Send(outbound, links) = judged {
                 if outbound.class == Class::Marketing
                     && let Some(sent) = known.sent.get_mut(&read.job.contact_id)
                 {
                     // The next one in this batch sees this one; the ledger does not know of it yet.
                     sent.iter_mut().for_each(|count| *count = count.saturating_add(1));
                 }
-                passed.push((read, outbound));
+                passed.push(Passed { read, outbound, links });
             } else {
                 held.push(self.hold(read, judged, &known, None));
             }
         }
         for index in self.repeated(&passed, &known, tx).await?.into_iter().rev() {
-            let (read, outbound) = passed.remove(index);
+            let Passed { read, outbound, .. } = passed.remove(index);
             let judged = Judgement::End(State::Suppressed, Reason::DuplicateText);
             held.push(self.hold(read, judged, &known, Some(&outbound)));
         }
 
-        for (read, outbound) in &passed {
+        let mut links = Vec::new();
+        for Passed {
+            read,
+            outbound,
+            links: made,
+        } in &passed
+        {
             let topic = match outbound.class {
                 Class::Transactional => Topic::OutboundTransactional,
                 Class::Marketing => Topic::OutboundBulk,
             };
+            links.extend(made.iter().map(|link| ShortLink {
+                code: link.code.clone(),
+                url: link.url.clone(),
+                contact_id: outbound.contact_id.clone(),
+                message_id: outbound.message_id,
+            }));
             let id = MessageId(outbound.message_id).to_string();
             let trace = read.input.envelope.traceparent.as_deref();
             let record = NewRecord::wrap(topic, &outbound.contact_id, id, self.now, trace, outbound.as_ref());
             output.emit.push(record);
             metrics::counter!("tamtam_renderer_passed_total", "class" => outbound.class.as_str()).increment(1);
         }
+        tx.links_put(&links, self.now).await?;
         self.write(held, tx, &mut output.emit).await?;
         Ok(output)
     }
@@ -157,6 +187,7 @@ impl Batch<'_> {
                 Some(Scope::Marketing) => Stopped::Marketing,
                 Some(Scope::All) => Stopped::All,
             },
+            kinds: self.kinds,
             sent: known.sent.get(contact_id).map_or(&[][..], Vec::as_slice),
             now: self.now,
         };
@@ -165,12 +196,7 @@ impl Batch<'_> {
 
     /// The marketing texts in `passed` that their phone got from another message within the policy's period, by index,
     /// rising.
-    async fn repeated(
-        &self,
-        passed: &[(&Read<'_>, Box<Outbound>)],
-        known: &Known,
-        tx: &mut Tx,
-    ) -> Result<Vec<usize>, StepError> {
+    async fn repeated(&self, passed: &[Passed<'_>], known: &Known, tx: &mut Tx) -> Result<Vec<usize>, StepError> {
         let Some(within) = self.snapshot.policy.same_text_within else {
             return Ok(Vec::new());
         };
@@ -179,12 +205,12 @@ impl Batch<'_> {
         };
         let texts: Vec<TextOut> = passed
             .iter()
-            .filter(|(_, outbound)| outbound.class == Class::Marketing)
-            .filter_map(|(_, outbound)| {
+            .filter(|passed| passed.outbound.class == Class::Marketing)
+            .filter_map(|Passed { outbound, links, .. }| {
                 let phone_hash = known.hashes.get(&outbound.contact_id)?.clone();
                 let mut hash = Sha256::new();
                 hash.update(&phone_hash);
-                hash.update(outbound.text.as_bytes());
+                hash.update(without_codes(&outbound.text, links).as_bytes());
                 Some(TextOut {
                     phone_hash,
                     text_hash: hash.finalize().to_vec(),
@@ -196,7 +222,7 @@ impl Batch<'_> {
         Ok(passed
             .iter()
             .enumerate()
-            .filter(|(_, (_, outbound))| repeated.contains(&outbound.message_id))
+            .filter(|(_, passed)| repeated.contains(&passed.outbound.message_id))
             .map(|(index, _)| index)
             .collect())
     }
@@ -221,7 +247,7 @@ impl Batch<'_> {
                 (State::Deferred, None, Some(deferred))
             }
             // What is passed on is held by nobody.
-            Judgement::Send(_) => (State::Queued, None, None),
+            Judgement::Send(..) => (State::Queued, None, None),
         };
         let verdict = Verdict {
             contact_id: job.contact_id.clone(),
@@ -239,6 +265,7 @@ impl Batch<'_> {
             caused_at: job.caused_at,
             planned_at: job.planned_at,
             rendered_at: composed.map(|outbound| outbound.rendered_at),
+            decided_by: Some(rules::versions(self.snapshot.version_of(Kind::Policy, "policy"))),
             at: self.now,
         };
         Held {
@@ -302,6 +329,13 @@ impl Batch<'_> {
         tx.deferred_put(&deferred).await?;
         Ok(())
     }
+}
+
+/// The text as it would be with long addresses: a short link's code is of the message, and would make every text another.
+fn without_codes<'a>(text: &'a str, links: &[Link]) -> Cow<'a, str> {
+    links.iter().fold(Cow::Borrowed(text), |text, link| {
+        Cow::Owned(text.replace(&link.code, &link.url))
+    })
 }
 
 /// The jobs of a batch, each message once: whoever appends them may append them twice.

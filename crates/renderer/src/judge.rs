@@ -1,6 +1,6 @@
 //! What becomes of one job: a pure function of the job, the contact, the rules and the time.
 
-use domain::{Cause, Class, Contact, Phone, Reason, State};
+use domain::{Cause, Class, Contact, Reason, State, phone, template::Link};
 use events::{Job, Outbound};
 use jiff::Timestamp;
 use resources::{
@@ -9,24 +9,29 @@ use resources::{
 };
 use uuid::Uuid;
 
+use crate::kinds::Kinds;
+
 /// A message that was put off so often goes round for ever: its hours never meet its phone's zones, or clocks differ.
 pub const MAX_DEFERRALS: u32 = 50;
 
 /// Everything that is known when a job is judged.
-pub(crate) struct Case<'a> {
-    pub(crate) job: &'a Job,
+#[derive(Debug)]
+pub struct Case<'a> {
+    pub job: &'a Job,
     /// Absent: there is no such contact.
-    pub(crate) contact: Option<&'a Contact>,
-    pub(crate) stopped: Stopped,
+    pub contact: Option<&'a Contact>,
+    pub stopped: Stopped,
+    pub kinds: &'a Kinds,
     /// As [`Subject::sent`].
-    pub(crate) sent: &'a [u32],
-    pub(crate) now: Timestamp,
+    pub sent: &'a [u32],
+    pub now: Timestamp,
 }
 
 /// What becomes of a job.
 #[derive(Debug)]
-pub(crate) enum Judgement {
-    Send(Box<Outbound>),
+pub enum Judgement {
+    /// With the links to be kept before it goes on.
+    Send(Box<Outbound>, Vec<Link>),
     /// It ends here: suppressed, expired or cancelled.
     End(State, Reason),
     /// Until the hours open.
@@ -52,7 +57,8 @@ pub(crate) fn class(job: &Job, template: Option<&Template>) -> Class {
     }
 }
 
-pub(crate) fn judge(case: &Case<'_>, snapshot: &Snapshot, composer: &Composer) -> Judgement {
+/// See the module.
+pub fn judge(case: &Case<'_>, snapshot: &Snapshot, composer: &Composer) -> Judgement {
     let job = case.job;
     let suppress = |reason| Judgement::End(State::Suppressed, reason);
     if let Some(reason) = job.suppress {
@@ -75,10 +81,9 @@ pub(crate) fn judge(case: &Case<'_>, snapshot: &Snapshot, composer: &Composer) -
     let Some(phone) = &contact.phone else {
         return suppress(Reason::NoPhone);
     };
-    // Contacts can come into the database past our own import.
-    if Phone::parse(phone.e164(), None).as_ref() != Ok(phone) {
+    let Some(kind) = case.kinds.of(phone) else {
         return suppress(Reason::InvalidPhone);
-    }
+    };
     let valid_until = template
         .validity
         .and_then(|period| job.planned_at.checked_add(period.duration()).ok());
@@ -87,6 +92,7 @@ pub(crate) fn judge(case: &Case<'_>, snapshot: &Snapshot, composer: &Composer) -
         phone,
         zone: contact.time_zone.as_deref(),
         consent: contact.marketing_consent,
+        premium: kind == phone::Kind::Premium,
         stopped: case.stopped,
         deadline: job.deadline,
         valid_until,
@@ -120,7 +126,7 @@ pub(crate) fn judge(case: &Case<'_>, snapshot: &Snapshot, composer: &Composer) -
             return suppress(refusal.reason);
         }
     };
-    Judgement::Send(Box::new(Outbound {
+    let outbound = Outbound {
         message_id: job.message_id,
         contact_id: job.contact_id.clone(),
         cause: job.cause.clone(),
@@ -140,5 +146,6 @@ pub(crate) fn judge(case: &Case<'_>, snapshot: &Snapshot, composer: &Composer) -
         deadline,
         cost_micros: composed.cost_micros,
         attempt: 0,
-    }))
+    };
+    Judgement::Send(Box::new(outbound), composed.links)
 }

@@ -19,7 +19,8 @@
 //! record is claimed first is sent; the other finds the claim. The dispatcher asks for the hours itself.
 
 mod batch;
-mod judge;
+pub mod judge;
+pub mod kinds;
 
 use std::{sync::Arc, time::Duration};
 
@@ -69,6 +70,7 @@ pub struct Renderer {
     clock: Clock,
     phone_key: PhoneKey,
     composers: batch::Composers,
+    kinds: kinds::Kinds,
 }
 
 impl Renderer {
@@ -78,6 +80,7 @@ impl Renderer {
             clock,
             phone_key,
             composers: batch::Composers::default(),
+            kinds: kinds::Kinds::default(),
         }
     }
 }
@@ -99,6 +102,7 @@ impl Step for Renderer {
             snapshot: &snapshot,
             composer: &composer,
             phone_key: &self.phone_key,
+            kinds: &self.kinds,
             now: self.clock.now(),
         }
         .run(batch, tx)
@@ -109,7 +113,10 @@ impl Step for Renderer {
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 const PRUNE_ROWS: i64 = 20_000;
 
-/// Lets go of the notes of texts that the policy does not look back to any more.
+/// How long a link leads somewhere.
+const LINKS_KEPT: SignedDuration = SignedDuration::from_hours(365 * 24);
+
+/// Lets go of the notes of texts that the policy does not look back to any more, and of old links.
 async fn prune(store: Store, live: Live, clock: Clock, shutdown: CancellationToken) {
     loop {
         tokio::select! {
@@ -121,6 +128,11 @@ async fn prune(store: Store, live: Live, clock: Clock, shutdown: CancellationTok
             .policy
             .same_text_within
             .map_or(SignedDuration::ZERO, |period| period.duration());
+        if let Ok(before) = clock.now().checked_sub(LINKS_KEPT)
+            && let Err(error) = store.links_prune(before, PRUNE_ROWS).await
+        {
+            tracing::warn!(%error, "old links cannot be removed now");
+        }
         let Ok(before) = clock.now().checked_sub(keep) else {
             continue;
         };

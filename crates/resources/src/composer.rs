@@ -1,12 +1,15 @@
 //! From a template and a contact to a finished text: which of the template's texts, rendered, with the opt-out mention
 //! where the rules ask for one, in how many parts, at what cost.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use domain::{
     Class, Contact, Phone, Reason,
     sms::{self, Encoding},
-    template::{Compiled, Language, Locale, RenderError, TemplateError, Values, pick},
+    template::{Compiled, Language, Link, Links, Locale, RenderError, TemplateError, Values, pick},
     territory::{Place, Table},
 };
 use jiff::Timestamp;
@@ -21,6 +24,8 @@ pub struct Composer {
     version: u64,
     templates: HashMap<String, Prepared>,
     policy: Arc<Policy>,
+    /// Of short links.
+    link_base: Option<String>,
 }
 
 /// A template with its texts compiled.
@@ -66,6 +71,8 @@ pub struct Composed {
     pub language: Option<String>,
     /// Millionths of the account's currency, estimated.
     pub cost_micros: i64,
+    /// To be kept before the text goes out.
+    pub links: Vec<Link>,
 }
 
 impl std::fmt::Debug for Composed {
@@ -75,6 +82,15 @@ impl std::fmt::Debug for Composed {
             .field("parts", &self.parts)
             .finish_non_exhaustive()
     }
+}
+
+/// What a template's texts look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Values such as `contact.first_name`.
+    pub variables: BTreeSet<String>,
+    /// Those of them that are written without a default.
+    pub required: BTreeSet<String>,
 }
 
 /// Why there is no text. The detail names fields and limits; it holds no values.
@@ -108,6 +124,7 @@ impl Composer {
         Composer {
             version: snapshot.version,
             templates,
+            link_base: snapshot.policy.link_base(),
             policy: snapshot.policy.clone(),
         }
     }
@@ -141,6 +158,10 @@ impl Composer {
         let chosen = texts.choose(template, input.contact);
         let locale = self.locale(input, phone, chosen.language);
         let language = locale.language;
+        let links = match &self.link_base {
+            Some(base) if chosen.text.has_links() => Some(Links::new(base.as_str(), input.message_id)),
+            _ => None,
+        };
         let rendered = chosen.text.render(&Values {
             contact: input.contact,
             event: input.event,
@@ -148,6 +169,7 @@ impl Composer {
             custom: input.custom,
             deadline: input.deadline,
             locale,
+            links: links.clone(),
         });
         let mut text = rendered.map_err(|error| match error {
             RenderError::MissingValue { .. } => Refusal {
@@ -187,6 +209,7 @@ impl Composer {
             parts: measured.parts,
             variant: chosen.variant.map(str::to_owned),
             language: chosen.language.map(str::to_owned),
+            links: links.map(|links| links.take()).unwrap_or_default(),
             cost_micros: rules::price(&self.policy, phone, None).saturating_mul(i64::from(measured.parts)),
         })
     }
@@ -194,6 +217,23 @@ impl Composer {
     /// What is wrong with a template's texts, with line and column.
     pub fn check(template: &Template) -> Vec<Problem> {
         Texts::compile(template).err().unwrap_or_default()
+    }
+
+    /// What all texts of a template look at; of one that cannot be read nothing.
+    pub fn needs(template: &Template) -> Needs {
+        let mut needs = Needs::default();
+        for compiled in template.texts().filter_map(|(_, text)| Compiled::compile(text).ok()) {
+            needs.variables.extend(compiled.variables().iter().cloned());
+            needs.required.extend(compiled.required());
+        }
+        needs
+    }
+
+    /// Whether any of a template's texts has a short link.
+    pub fn has_links(template: &Template) -> bool {
+        template
+            .texts()
+            .any(|(_, text)| Compiled::compile(text).is_ok_and(|compiled| compiled.has_links()))
     }
 
     /// Dates and amounts are written in the text's language; where the template does not say it, in the contact's, and

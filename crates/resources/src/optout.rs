@@ -20,7 +20,7 @@ pub(crate) fn add(text: &mut String, policy: &Policy, sender: &str, tag: Option<
 }
 
 fn mention<'a>(policy: &'a Policy, sender: &str, tag: Option<&str>, language: Language) -> &'a str {
-    let own = tag.and_then(|tag| {
+    let own = tag.filter(|_| !policy.opt_outs.is_empty()).and_then(|tag| {
         by_tag(tag, |tag| {
             policy
                 .opt_outs
@@ -47,8 +47,11 @@ fn built_in(sender: &str, language: Language) -> &'static str {
 
 /// Whether `word` stands in the text by itself.
 fn has_word(text: &str, word: &str) -> bool {
-    text.split(|character: char| !character.is_alphanumeric())
-        .any(|found| found == word)
+    // Nearly every text is without it: that is seen at once.
+    text.contains(word)
+        && text
+            .split(|character: char| !character.is_alphanumeric())
+            .any(|found| found == word)
 }
 
 #[cfg(test)]

@@ -25,6 +25,10 @@ pub struct Policy {
     pub opt_out: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub opt_outs: BTreeMap<String, String>,
+    /// What the short addresses of `link(…)` begin with, such as `https://s.example.com`: a name that leads to the
+    /// callbacks' listener, where `/l/CODE` is answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_links: Option<String>,
     /// The most parts of a text whose template does not say it; absent: 10. A longer text is refused, never cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_parts: Option<u16>,
@@ -43,7 +47,11 @@ pub struct Policy {
     /// Prefixes that are never written to (premium numbers).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked_prefixes: Vec<String>,
-    /// At most so many messages an hour to a prefix (against SMS pumping).
+    /// Whether premium rate numbers (by libphonenumber's data) may be written to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_premium: bool,
+    /// At most so many messages an hour to a prefix, of both classes (against SMS pumping). Where several prefixes fit a
+    /// phone all of them count. What goes beyond is suppressed, with an alarm.
     #[serde(default, rename = "destination_limit", skip_serializing_if = "Vec::is_empty")]
     pub destination_limits: Vec<DestinationLimit>,
     /// What a part costs, by prefix: the longest prefix wins. Money is in millionths of the account's currency.
@@ -151,7 +159,22 @@ impl<'de> Deserialize<'de> for QuietHours {
     }
 }
 
+fn short_links_are_good(address: &str) -> bool {
+    let rest = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| address.strip_prefix(scheme));
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'/' | b'_');
+    address.len() <= 100
+        && rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && rest.bytes().all(good))
+}
+
 impl Policy {
+    /// What the short address of a code begins with.
+    pub fn link_base(&self) -> Option<String> {
+        let address = self.short_links.as_deref()?;
+        Some(format!("{}/l/", address.trim_end_matches('/')))
+    }
+
     pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
         let prefix_is_good = |prefix: &str| {
             prefix.strip_prefix('+').is_some_and(|digits| {
@@ -184,6 +207,14 @@ impl Policy {
         }
         for rule in &self.keywords {
             rule.check(problems);
+        }
+        if let Some(address) = &self.short_links
+            && !short_links_are_good(address)
+        {
+            problems.push(Problem::new(
+                "short_links",
+                "expected an address of up to 100 characters such as `https://s.example.com`",
+            ));
         }
         if self.caps.iter().any(|cap| cap.messages == 0) {
             problems.push(Problem::new("cap", "`messages` expected to be 1 or more"));

@@ -20,6 +20,8 @@ pub struct Subject<'a> {
     /// The contact's own zone (IANA).
     pub zone: Option<&'a str>,
     pub consent: Consent,
+    /// Whether calls to it cost more than usual (libphonenumber's premium rate).
+    pub premium: bool,
     /// What the suppression list says of the phone.
     pub stopped: Stopped,
     /// Nothing is sent after it (the caller's own).
@@ -55,8 +57,8 @@ pub enum Decision {
 /// A transactional message is exempt from consent, STOP, caps and hours; never from a phone being blocked.
 pub fn decide(policy: &Policy, subject: &Subject<'_>, now: Timestamp) -> Decision {
     let marketing = subject.class == Class::Marketing;
-    let begins = |prefix: &String| subject.phone.e164().starts_with(prefix.as_str());
-    if subject.stopped == Stopped::All || policy.blocked_prefixes.iter().any(begins) {
+    let destination = destination(policy, subject.phone);
+    if subject.stopped == Stopped::All || destination == Err(Reason::Blocked) {
         return Decision::Suppress(Reason::Blocked);
     }
     if marketing && !subject.consent.is_given() {
@@ -65,7 +67,10 @@ pub fn decide(policy: &Policy, subject: &Subject<'_>, now: Timestamp) -> Decisio
     if marketing && subject.stopped == Stopped::Marketing {
         return Decision::Suppress(Reason::Stopped);
     }
-    if !policy.allowed_prefixes.is_empty() && !policy.allowed_prefixes.iter().any(begins) {
+    if let Err(reason) = destination {
+        return Decision::Suppress(reason);
+    }
+    if subject.premium && !policy.allow_premium {
         return Decision::Suppress(Reason::DestinationNotAllowed);
     }
     if marketing
@@ -103,6 +108,18 @@ pub fn decide(policy: &Policy, subject: &Subject<'_>, now: Timestamp) -> Decisio
     }
 }
 
+/// Whether anything may be sent to where the phone is; otherwise why not.
+pub fn destination(policy: &Policy, phone: &Phone) -> Result<(), Reason> {
+    let begins = |prefix: &String| phone.e164().starts_with(prefix.as_str());
+    if policy.blocked_prefixes.iter().any(begins) {
+        return Err(Reason::Blocked);
+    }
+    match policy.allowed_prefixes.is_empty() || policy.allowed_prefixes.iter().any(begins) {
+        true => Ok(()),
+        false => Err(Reason::DestinationNotAllowed),
+    }
+}
+
 /// Whether a message of `class` may go out at `now`; otherwise when the hours open next.
 pub fn hours_open(
     policy: &Policy,
@@ -127,9 +144,9 @@ pub fn hours_open(
     }
 }
 
-/// Which rules decided: the version of the territories' table, for the record.
-pub fn version() -> &'static str {
-    &Table::get().version
+/// Which rules decide, for the record: the version of the policy and that of the territories' table.
+pub fn versions(policy: i64) -> String {
+    format!("policy {policy}, territories {}", Table::get().version)
 }
 
 /// What a part to `phone` costs, in millionths of the account's currency: the longest prefix wins, and among prices for
@@ -166,6 +183,7 @@ mod tests {
             phone: &phone,
             zone: None,
             consent: Consent::Given(None),
+            premium: false,
             stopped: Stopped::No,
             deadline: None,
             valid_until: None,
@@ -224,6 +242,18 @@ mod tests {
                 Decision::Suppress(Reason::NoConsent)
             );
         }
+        assert_eq!(
+            decided(&policy, NOON, |subject| subject.premium = true),
+            Decision::Suppress(Reason::DestinationNotAllowed)
+        );
+        let generous = Policy {
+            allow_premium: true,
+            ..Policy::default()
+        };
+        assert_eq!(
+            decided(&generous, NOON, |subject| subject.premium = true),
+            Decision::Send
+        );
         let foreign = Policy {
             allowed_prefixes: vec!["+33".into()],
             ..Policy::default()

@@ -254,6 +254,7 @@ impl Tx {
             "update history set data = '{}' where contact_id = $1",
             "update trigger_log set vars = '{}' where contact_id = $1",
             "delete from consent_log where contact_id = $1",
+            "delete from short_links where contact_id = $1",
             "delete from contacts where id = $1",
         ] {
             sqlx::query(statement).bind(id).execute(&mut *self.inner).await?;

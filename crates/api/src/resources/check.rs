@@ -53,11 +53,19 @@ pub(super) fn problems(resource: &Resource, all: &Snapshot) -> Vec<(&'static str
     let mut problems = Vec::new();
     match resource {
         Resource::Gateway(_) => {}
-        Resource::Template(template) => problems.extend(
-            Composer::check(template)
-                .into_iter()
-                .map(|problem| (problem.key, problem.message)),
-        ),
+        Resource::Template(template) => {
+            problems.extend(
+                Composer::check(template)
+                    .into_iter()
+                    .map(|problem| (problem.key, problem.message)),
+            );
+            if all.policy.short_links.is_none() && Composer::has_links(template) {
+                problems.push((
+                    "text",
+                    "`link(…)` expects `short_links` in the policy: the address that short links begin with".into(),
+                ));
+            }
+        }
         Resource::Audience(audience) => match domain::audience::parse(&audience.condition) {
             Ok(expression) => {
                 let checked = check_audiences(&expression, all, Some(&audience.name));
@@ -96,6 +104,17 @@ pub(super) fn problems(resource: &Resource, all: &Snapshot) -> Vec<(&'static str
                     )),
                     None => problems.push(("keyword", format!("there is no template `{answer}`"))),
                 }
+            }
+            if policy.short_links.is_none()
+                && let Some(template) = all.templates.values().find(|template| Composer::has_links(template))
+            {
+                problems.push((
+                    "short_links",
+                    format!(
+                        "template `{}` has links: expected the address that they begin with",
+                        template.name
+                    ),
+                ));
             }
             for gateway in policy.prices.iter().filter_map(|price| price.gateway.as_ref()) {
                 if !all.gateways.contains_key(gateway) {

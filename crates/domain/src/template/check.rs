@@ -6,6 +6,7 @@ use super::{
     TemplateError,
     filters::{FILTERS, TESTS},
     lex::{self, Placed, Word},
+    link,
 };
 
 /// What a template's values come from.
@@ -53,6 +54,7 @@ pub(super) fn check(source: &str, undeclared: &BTreeSet<String>) -> Vec<Template
                 "`{name}(…)` is a method, and values have none: expected a filter such as `| upper`"
             )),
             Some(Word::Sign('.')) => None,
+            _ if after == Some(Word::Sign('(')) && name == LINK => link_problem(&words[index + 2..]),
             _ if after == Some(Word::Sign('(')) && !OPERATORS.contains(&name) => Some(format!(
                 "there is no function `{name}`: expected a value, with filters such as `| date`"
             )),
@@ -90,6 +92,29 @@ pub(super) fn check(source: &str, undeclared: &BTreeSet<String>) -> Vec<Template
     errors.sort_by_key(|error| (error.line, error.column));
     errors.dedup();
     errors
+}
+
+/// The one function.
+const LINK: &str = "link";
+
+pub(super) fn has_links(source: &str) -> bool {
+    let words = lex::words(source);
+    words
+        .windows(2)
+        .any(|two| two[0].word == Word::Name(LINK) && two[1].word == Word::Sign('('))
+}
+
+/// What is wrong with the argument that begins here.
+fn link_problem(argument: &[Placed<'_>]) -> Option<String> {
+    let text = match argument.first().map(|placed| placed.word) {
+        Some(Word::Text(text)) => text,
+        _ => "",
+    };
+    let next = argument.get(1).map(|placed| placed.word);
+    // A filter behind the text could make anything of it.
+    let follows = matches!(next, Some(Word::Sign(')' | '~')));
+    let text = if follows { text } else { "" };
+    link::check_literal(text, next == Some(Word::Sign(')'))).map(str::to_owned)
 }
 
 pub(super) fn root(name: &str) -> &str {

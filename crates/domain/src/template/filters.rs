@@ -12,7 +12,7 @@ use minijinja::{
 use unicode_segmentation::UnicodeSegmentation as _;
 
 use super::{
-    Language, Locale,
+    Language, Locale, link,
     locale::{Moment, Style},
     values::{Carried, LOCALE},
 };
@@ -63,7 +63,8 @@ pub(super) const TESTS: [&str; 12] = [
 /// What a render may cost: instructions, and 64 bytes of data each.
 const FUEL: u64 = 20_000;
 
-/// An environment in which a template can read its values and nothing else: no loader, no functions, no escaping.
+/// An environment in which a template can read its values and nothing else: no loader, no function but `link`, no
+/// escaping.
 pub(super) fn environment() -> Environment<'static> {
     let mut env = Environment::empty();
     env.set_debug(false);
@@ -71,6 +72,7 @@ pub(super) fn environment() -> Environment<'static> {
     env.set_fuel(Some(FUEL));
     env.set_recursion_limit(50);
     env.set_formatter(write);
+    env.add_function("link", link::link);
     env.add_filter("default", default);
     env.add_filter("d", default);
     env.add_filter("upper", |value: Value| map(value, |text| text.to_uppercase()));
@@ -126,11 +128,11 @@ impl fmt::Display for Expected {
 
 impl std::error::Error for Expected {}
 
-fn expected(what: &'static str) -> Error {
+pub(super) fn expected(what: &'static str) -> Error {
     Error::new(ErrorKind::InvalidOperation, what).with_source(Expected(what))
 }
 
-fn is_missing(value: &Value) -> bool {
+pub(super) fn is_missing(value: &Value) -> bool {
     match value.kind() {
         ValueKind::Undefined | ValueKind::None => true,
         ValueKind::String => value.as_str().is_some_and(|text| text.trim().is_empty()),

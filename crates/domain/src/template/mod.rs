@@ -1,23 +1,28 @@
 //! Texts with holes.
 //!
-//! The language is Jinja's (minijinja), without anything that reaches outside: no includes, no macros, no functions, no
-//! files; with a budget of work, a depth and a length. Values come from `contact`, `event`, `campaign` and `custom`. They
+//! The language is Jinja's (minijinja), without anything that reaches outside: no includes, no macros, no files, no function
+//! but `link`; with a budget of work, a depth and a length. Values come from `contact`, `event`, `campaign` and `custom`. They
 //! arrive as they are typed: nothing is escaped anywhere. A value that is missing, empty or blank and has no default is an
 //! error, never a hole in the text.
 
 mod check;
 mod filters;
 mod lex;
+mod link;
 mod locale;
 mod values;
 mod variant;
 
-use std::{collections::BTreeSet, sync::LazyLock};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, LazyLock},
+};
 
 use jiff::Timestamp;
 use minijinja::{Environment, ErrorKind, Value};
 use serde_json::{Map, Value as Json};
 
+pub use link::{Link, Links};
 pub use locale::{Language, Locale};
 pub use variant::pick;
 
@@ -30,6 +35,7 @@ pub struct Compiled {
     env: Environment<'static>,
     variables: BTreeSet<String>,
     needs: Vec<Need>,
+    has_links: bool,
 }
 
 /// A mistake in a template, with where it stands (both counted from 1).
@@ -51,6 +57,8 @@ pub struct Values<'a> {
     /// `campaign.deadline`, where `campaign` does not say it.
     pub deadline: Option<Timestamp>,
     pub locale: Locale,
+    /// What `link(…)` makes; absent: such a text fails.
+    pub links: Option<Arc<Links>>,
 }
 
 /// Why there is no text. It names fields, never values.
@@ -95,10 +103,10 @@ impl Compiled {
             .map(|root| {
                 // `contact` by itself, or `contact[…]`: it could be any of its values.
                 let whole = variables.contains(root);
-                let mut keys: Vec<String> = variables
+                let mut keys: Vec<Arc<str>> = variables
                     .iter()
                     .filter_map(|name| name.strip_prefix(root)?.strip_prefix('.'))
-                    .map(|path| check::root(path).to_owned())
+                    .map(|path| Arc::from(check::root(path)))
                     .collect();
                 keys.dedup();
                 Need {
@@ -107,12 +115,22 @@ impl Compiled {
                 }
             })
             .collect();
-        Ok(Compiled { env, variables, needs })
+        Ok(Compiled {
+            env,
+            variables,
+            needs,
+            has_links: check::has_links(source),
+        })
     }
 
     /// The values that the template looks at, such as `contact.first_name`.
     pub fn variables(&self) -> &BTreeSet<String> {
         &self.variables
+    }
+
+    /// Whether `link(…)` stands in it.
+    pub fn has_links(&self) -> bool {
+        self.has_links
     }
 
     /// Those of them that are written without a default: whoever lacks one gets no text.

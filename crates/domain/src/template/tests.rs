@@ -44,6 +44,7 @@ fn render_in(language: Language, source: &str) -> Result<String, RenderError> {
         custom: &Map::new(),
         deadline: Some("2026-11-24T14:00:00Z".parse().unwrap()),
         locale: locale(language),
+        links: None,
     })
 }
 
@@ -218,4 +219,48 @@ fn a_template_tells_what_it_needs() {
     );
     let required: Vec<String> = compiled.required().into_iter().collect();
     assert_eq!(required, ["contact.city", "event.address.city"]);
+}
+
+#[test]
+fn links_are_short_and_of_the_message() {
+    let render = |source: &str, links: Option<std::sync::Arc<Links>>| {
+        let (contact, empty) = (contact(), Map::new());
+        Compiled::compile(source).unwrap().render(&Values {
+            contact: &contact,
+            event: &empty,
+            campaign: &empty,
+            custom: &empty,
+            deadline: None,
+            locale: locale(Language::French),
+            links,
+        })
+    };
+    let links = Links::new("https://s.example/l/", uuid::Uuid::from_u128(7));
+    let source = "{{ link('https://shop.example/a') }} {{ link(\"https://shop.example/c?\" ~ contact.id) }} {{ link('https://shop.example/a') }}";
+    let text = render(source, Some(links.clone())).unwrap();
+    let words: Vec<&str> = text.split(' ').collect();
+    assert_eq!(words[0], words[2]);
+    assert!(
+        words.iter().all(|word| word.len() == "https://s.example/l/".len() + 11),
+        "{text}"
+    );
+    let made = links.take();
+    let urls: Vec<&str> = made.iter().map(|link| link.url.as_str()).collect();
+    assert_eq!(urls, ["https://shop.example/a", "https://shop.example/c?42"]);
+    assert!(words[1].ends_with(&made[1].code));
+    assert!(matches!(render(source, None), Err(RenderError::Failed { what, .. }) if what.contains("short_links")));
+    assert_eq!(
+        render("{{ link('https://shop.example/' ~ contact.city) }}", Some(links)),
+        Err(RenderError::MissingValue {
+            name: "contact.city".into()
+        })
+    );
+    for bad in [
+        "{{ link(contact.id) }}",
+        "{{ link('https://shop' ~ contact.id) }}",
+        "{{ link('a' | replace('a', 'b')) }}",
+        "{{ link() }}",
+    ] {
+        assert!(errors(bad)[0].2.contains("written out"), "{bad}");
+    }
 }

@@ -1,14 +1,17 @@
 //! A text's values as the engine reads them.
 
 use std::{
-    collections::BTreeMap,
+    borrow::Cow,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use minijinja::{Value, value::Object};
 use serde_json::Value as Json;
 
-use super::{Locale, Values};
+use super::{
+    Locale, Values,
+    link::{LINKS, Links},
+};
 use crate::Contact;
 
 /// The values of one text: what the template needs of each root, and what it asked for in vain.
@@ -16,6 +19,7 @@ use crate::Contact;
 pub(super) struct Context {
     roots: Vec<(&'static str, Value)>,
     locale: Value,
+    links: Option<Arc<Links>>,
 }
 
 /// The name under which filters find the locale. It cannot be written in a template.
@@ -29,6 +33,9 @@ impl Object for Context {
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
         if key == LOCALE {
             return Some(self.locale.clone());
+        }
+        if key == LINKS {
+            return self.links.clone().map(Value::from_dyn_object);
         }
         self.roots
             .iter()
@@ -60,8 +67,9 @@ impl Object for Carried {}
 /// A map of values that remembers its own name, so that a missing one can be named whole.
 #[derive(Debug)]
 struct Branch {
-    path: String,
-    values: BTreeMap<String, Value>,
+    path: Cow<'static, str>,
+    /// A text looks at a few of them: they are gone through, which is quicker than a tree of them is made.
+    values: Vec<(Arc<str>, Value)>,
     missed: Missed,
 }
 
@@ -71,7 +79,8 @@ impl Object for Branch {
     }
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
-        let value = self.values.get(key).cloned();
+        let found = self.values.iter().find(|(name, _)| **name == *key);
+        let value = found.map(|(_, value)| value.clone());
         if value.is_none() {
             self.missed.note(&self.path, key);
         }
@@ -79,7 +88,7 @@ impl Object for Branch {
     }
 
     fn enumerate(self: &Arc<Self>) -> minijinja::value::Enumerator {
-        minijinja::value::Enumerator::Values(self.values.keys().map(|key| Value::from(key.as_str())).collect())
+        minijinja::value::Enumerator::Values(self.values.iter().map(|(key, _)| Value::from(key.clone())).collect())
     }
 }
 
@@ -88,7 +97,7 @@ impl Object for Branch {
 pub(super) struct Need {
     pub(super) root: &'static str,
     /// Absent: all of it.
-    pub(super) keys: Option<Vec<String>>,
+    pub(super) keys: Option<Vec<Arc<str>>>,
 }
 
 impl Context {
@@ -96,12 +105,17 @@ impl Context {
         let roots = needs
             .iter()
             .map(|need| {
-                let mut found = BTreeMap::new();
-                let keys: Vec<&str> = match &need.keys {
-                    Some(keys) => keys.iter().map(String::as_str).collect(),
-                    None => all_keys(values, need.root),
+                let all: Vec<Arc<str>>;
+                let keys = match &need.keys {
+                    Some(keys) => keys,
+                    None => {
+                        all = all_keys(values, need.root).into_iter().map(Arc::from).collect();
+                        &all
+                    }
                 };
-                for key in keys {
+                let mut found = Vec::with_capacity(keys.len());
+                for name in keys {
+                    let key: &str = name;
                     let value = match need.root {
                         "contact" => contact_value(values.contact, key, missed),
                         "event" => values
@@ -115,11 +129,11 @@ impl Context {
                             .and_then(|json| convert(json, "custom", key, missed)),
                     };
                     if let Some(value) = value {
-                        found.insert(key.to_owned(), value);
+                        found.push((name.clone(), value));
                     }
                 }
                 let branch = Branch {
-                    path: need.root.to_owned(),
+                    path: Cow::Borrowed(need.root),
                     values: found,
                     missed: missed.clone(),
                 };
@@ -129,6 +143,7 @@ impl Context {
         Context {
             roots,
             locale: Value::from_object(Carried(values.locale.clone())),
+            links: values.links.clone(),
         }
     }
 }
@@ -204,10 +219,10 @@ fn convert(json: &Json, path: &str, key: &str, missed: &Missed) -> Option<Value>
             let path = format!("{path}.{key}");
             let values = map
                 .iter()
-                .filter_map(|(key, json)| Some((key.clone(), convert(json, &path, key, missed)?)))
+                .filter_map(|(key, json)| Some((Arc::from(key.as_str()), convert(json, &path, key, missed)?)))
                 .collect();
             Value::from_object(Branch {
-                path,
+                path: Cow::Owned(path),
                 values,
                 missed: missed.clone(),
             })

@@ -5,6 +5,7 @@
 
 mod calendar;
 mod document;
+mod prefixes;
 
 use std::sync::LazyLock;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use calendar::{Day, easter};
 
+use self::prefixes::Prefixes;
 use crate::Phone;
 
 /// The whole table.
@@ -25,8 +27,7 @@ pub struct Table {
     pub version: String,
     territories: Vec<Territory>,
     elsewhere: Territory,
-    /// (prefix, index), the longest first.
-    prefixes: Vec<(String, usize)>,
+    prefixes: Prefixes,
 }
 
 /// A place with rules of its own, or at least with a zone.
@@ -89,9 +90,8 @@ impl Table {
     /// The territory of a phone, by the longest prefix.
     pub fn by_phone(&self, phone: &Phone) -> &Territory {
         self.prefixes
-            .iter()
-            .find(|(prefix, _)| phone.e164().starts_with(prefix.as_str()))
-            .and_then(|(_, index)| self.territories.get(*index))
+            .longest(phone.e164())
+            .and_then(|index| self.territories.get(index))
             .unwrap_or(&self.elsewhere)
     }
 }
@@ -262,13 +262,12 @@ impl File {
                 source: entry.source.unwrap_or_else(|| "the default".into()),
             })
         };
-        let mut prefixes: Vec<(String, usize)> = self
-            .territories
-            .iter()
-            .enumerate()
-            .flat_map(|(index, entry)| entry.prefixes.iter().map(move |prefix| (prefix.clone(), index)))
-            .collect();
-        prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        let mut prefixes = Prefixes::default();
+        for (index, entry) in self.territories.iter().enumerate() {
+            for prefix in &entry.prefixes {
+                prefixes.insert(prefix, index)?;
+            }
+        }
         Ok(Table {
             version: self.version,
             elsewhere: build(self.elsewhere)?,

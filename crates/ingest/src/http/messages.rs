@@ -121,6 +121,9 @@ pub(super) struct MessageJson {
     accepted_at: Option<When>,
     #[serde(skip_serializing_if = "Option::is_none")]
     settled_at: Option<When>,
+    /// The rules that it was last decided by, by their versions; which of them stands in `reason`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decided_by: Option<String>,
 }
 
 /// What a message was caused by.
@@ -282,6 +285,7 @@ impl From<MessageRow> for MessageJson {
             claimed_at: row.claimed_at.map(When),
             accepted_at: row.accepted_at.map(When),
             settled_at: row.settled_at.map(When),
+            decided_by: row.decided_by,
         }
     }
 }

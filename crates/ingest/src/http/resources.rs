@@ -70,6 +70,9 @@ struct AppliedResourceJson {
     name: String,
     /// `created`, `updated` or `unchanged`.
     change: &'static str,
+    /// Of a template: how many contacts lack a field that it writes without a default, and how many parts it takes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -115,6 +118,7 @@ async fn apply(
             kind: one.kind.as_str(),
             name: one.name,
             change: one.change.as_str(),
+            notes: one.notes,
         })
         .collect();
     let count = |change: &str| resources.iter().filter(|one| one.change == change).count();

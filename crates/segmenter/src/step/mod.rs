@@ -7,6 +7,7 @@
 //! Delivered again, a batch changes nothing: contacts are as they were made, events are known, and what was decided is
 //! emitted again from the log, under the same ids.
 
+mod clicks;
 mod decide;
 mod item;
 mod replies;
@@ -97,7 +98,7 @@ impl Step for Segmenter {
     }
 
     fn topics(&self) -> &'static [Topic] {
-        &[Topic::Events, Topic::Inbound]
+        &[Topic::Events, Topic::Inbound, Topic::Clicks]
     }
 
     async fn run(&self, partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
@@ -115,6 +116,7 @@ impl Step for Segmenter {
                     Ok(None) => continue,
                     Err(reason) => Err(reason),
                 },
+                Topic::Clicks => clicks::read(input),
                 _ => item::read(input, now, policy.default_region.as_deref()),
             };
             match read {

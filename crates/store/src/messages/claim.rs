@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use sqlx::Row;
 use uuid::Uuid;
 
-use super::{MessageRow, micros};
+use super::{Alarm, ClaimRules, MessageRow, limits::Counted, micros};
 use crate::{StoreError, Tx};
 
 /// A message that a dispatcher wants to send.
@@ -67,7 +67,7 @@ enum Suppressed {
 }
 
 impl ClaimWant {
-    fn key(&self) -> super::rows::Key {
+    pub(super) fn key(&self) -> super::rows::Key {
         (self.contact_id.clone(), self.message_id)
     }
 
@@ -99,6 +99,7 @@ impl ClaimWant {
             accepted_at: None,
             settled_at: None,
             changed_at: now,
+            decided_by: None,
         };
         match suppress {
             Some(reason) => row.enter(State::Suppressed, Some(reason), now),
@@ -167,8 +168,21 @@ impl Tx {
         wants: &[ClaimWant],
         claimant: &Claimant,
     ) -> Result<Vec<ClaimResult>, StoreError> {
+        let (results, _) = self
+            .messages_claim_within(wants, claimant, &ClaimRules::default())
+            .await?;
+        Ok(results)
+    }
+
+    /// The same within caps and limits, which are counted in this transaction; with the limits that were reached now.
+    pub async fn messages_claim_within(
+        &mut self,
+        wants: &[ClaimWant],
+        claimant: &Claimant,
+        rules: &ClaimRules,
+    ) -> Result<(Vec<ClaimResult>, Vec<Alarm>), StoreError> {
         if wants.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Vec::new()));
         }
         let suppressed = self.claim_suppressed(wants).await?;
         let suppress = |want: &ClaimWant| match (suppressed.get(&want.phone_hash), want.class) {
@@ -176,18 +190,33 @@ impl Tx {
             (Some(Suppressed::Marketing), Class::Marketing) => Some(Reason::Stopped),
             _ => None,
         };
-        let rows: Vec<MessageRow> = wants.iter().map(|want| want.row(claimant, suppress(want))).collect();
+        let suppressed: Vec<Option<Reason>> = wants.iter().map(suppress).collect();
+        let Counted { refused, alarms } = match rules.version {
+            Some(_) => self.claim_limits(wants, &suppressed, rules, claimant.now).await?,
+            None => Counted::default(),
+        };
+        let suppress = |index: usize| suppressed[index].or(refused.get(index).copied().flatten());
+        let rows: Vec<MessageRow> = wants
+            .iter()
+            .enumerate()
+            .map(|(index, want)| {
+                let mut row = want.row(claimant, suppress(index));
+                row.decided_by.clone_from(&rules.version);
+                row
+            })
+            .collect();
         let (mut current, inserted) = self.messages_insert_or_lock(&rows).await?;
         let mut changed = Vec::new();
         let mut results = Vec::with_capacity(wants.len());
-        for want in wants {
+        for (index, want) in wants.iter().enumerate() {
             let key = want.key();
             let Some(row) = current.get_mut(&key) else { continue };
             let (differs, granted) = match inserted.contains(&key) {
                 true => (false, row.state == State::Sending),
-                false => want.apply(row, claimant, suppress(want)),
+                false => want.apply(row, claimant, suppress(index)),
             };
             if differs {
+                row.decided_by = rules.version.clone().or(row.decided_by.take());
                 changed.push(key);
             }
             results.push(ClaimResult {
@@ -197,7 +226,7 @@ impl Tx {
         }
         let changed: Vec<&MessageRow> = changed.iter().filter_map(|key| current.get(key)).collect();
         self.messages_write(&changed).await?;
-        Ok(results)
+        Ok((results, alarms))
     }
 
     async fn claim_suppressed(&mut self, wants: &[ClaimWant]) -> Result<HashMap<Vec<u8>, Suppressed>, StoreError> {

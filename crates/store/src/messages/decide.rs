@@ -26,6 +26,8 @@ pub struct Verdict {
     pub caused_at: Timestamp,
     pub planned_at: Timestamp,
     pub rendered_at: Option<Timestamp>,
+    /// The rules that decided, by their versions; absent: no rule did.
+    pub decided_by: Option<String>,
     pub at: Timestamp,
 }
 
@@ -76,6 +78,7 @@ impl Verdict {
             accepted_at: None,
             settled_at: self.state.is_terminal().then_some(at),
             changed_at: at,
+            decided_by: self.decided_by.clone(),
         }
     }
 
@@ -101,6 +104,7 @@ impl Verdict {
                     row.parts = self.parts;
                     row.cost_micros = self.cost_micros;
                 }
+                row.decided_by = self.decided_by.clone().or(row.decided_by.take());
                 row.enter(self.state, self.reason, micros(self.at));
                 true
             }
@@ -225,6 +229,7 @@ mod tests {
             caused_at: at,
             planned_at: at,
             rendered_at: None,
+            decided_by: None,
             at,
         }
     }

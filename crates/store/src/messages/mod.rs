@@ -13,6 +13,7 @@
 mod claim;
 mod counts;
 mod decide;
+mod limits;
 mod outcome;
 mod rows;
 
@@ -27,6 +28,7 @@ pub use crate::audit::{Audit, Violation};
 pub use claim::{ClaimResult, ClaimWant, Claimant};
 pub use counts::Counts;
 pub use decide::{Settle, TakeOver, Verdict};
+pub use limits::{Alarm, ClaimRules, DestinationHour, WantRules};
 pub use outcome::{AttemptOutcome, Outcomes, Settled};
 
 /// A message as the ledger has it.
@@ -60,6 +62,8 @@ pub struct MessageRow {
     pub settled_at: Option<Timestamp>,
     /// When it reached its present state.
     pub changed_at: Timestamp,
+    /// The rules by which it was last decided on, by their versions.
+    pub decided_by: Option<String>,
 }
 
 impl MessageRow {
@@ -219,6 +223,7 @@ mod tests {
             accepted_at: None,
             settled_at: None,
             changed_at: at,
+            decided_by: None,
         };
         assert!(row.to_receipts().is_empty());
         row.enter(State::Accepted, None, at);

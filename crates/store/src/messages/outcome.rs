@@ -191,6 +191,7 @@ mod tests {
             accepted_at: None,
             settled_at: None,
             changed_at: at,
+            decided_by: None,
         }
     }
 

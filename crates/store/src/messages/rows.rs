@@ -17,7 +17,7 @@ pub(crate) type Key = (String, Uuid);
 pub(crate) const COLUMNS: &str = "m.contact_id, m.message_id, m.class, m.state, m.reason, m.gateway_code,
     m.campaign_id, m.trigger, m.event_source, m.event_id, m.idempotency_key, m.template, m.variant, m.encoding, m.parts,
     m.cost_micros, m.phone_hash, m.gateway, m.owner, m.epoch, m.attempt, m.caused_at, m.planned_at, m.rendered_at,
-    m.claimed_at, m.accepted_at, m.settled_at, m.changed_at";
+    m.claimed_at, m.accepted_at, m.settled_at, m.changed_at, m.decided_by";
 
 pub(crate) fn class_code(class: Class) -> i16 {
     match class {
@@ -77,6 +77,7 @@ pub(crate) fn read(row: &PgRow) -> Result<MessageRow, StoreError> {
         accepted_at: time("accepted_at")?,
         settled_at: time("settled_at")?,
         changed_at: row.try_get::<At, _>("changed_at")?.0,
+        decided_by: row.try_get("decided_by")?,
     })
 }
 
@@ -131,11 +132,12 @@ impl Tx {
         let inserted = sqlx::query(
             "insert into messages (contact_id, message_id, class, state, reason, gateway_code, campaign_id, trigger,
                  event_source, event_id, idempotency_key, template, variant, encoding, parts, cost_micros, phone_hash,
-                 gateway, owner, epoch, attempt, caused_at, planned_at, rendered_at, claimed_at, accepted_at, settled_at, changed_at)
+                 gateway, owner, epoch, attempt, caused_at, planned_at, rendered_at, claimed_at, accepted_at, settled_at, changed_at,
+                 decided_by)
              select * from unnest($1::text[], $2::uuid[], $3::int2[], $4::int2[], $5::text[], $6::text[], $7::uuid[], $8::text[],
                  $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::int2[], $16::int8[], $17::bytea[],
                  $18::text[], $19::uuid[], $20::int8[], $21::int4[], $22::timestamptz[], $23::timestamptz[], $24::timestamptz[],
-                 $25::timestamptz[], $26::timestamptz[], $27::timestamptz[], $28::timestamptz[]) as v (contact_id, message_id)
+                 $25::timestamptz[], $26::timestamptz[], $27::timestamptz[], $28::timestamptz[], $29::text[]) as v (contact_id, message_id)
              order by v.contact_id, v.message_id
              on conflict (contact_id, message_id) do nothing
              returning contact_id, message_id",
@@ -168,6 +170,7 @@ impl Tx {
         .bind(column(rows, |row| at(row.accepted_at)))
         .bind(column(rows, |row| at(row.settled_at)))
         .bind(column(rows, |row| At(row.changed_at)))
+        .bind(column(rows, |row| row.decided_by.as_deref()))
         .fetch_all(&mut *self.inner)
         .await?;
         inserted
@@ -206,12 +209,12 @@ impl Tx {
                  variant = v.variant, encoding = v.encoding, parts = v.parts, cost_micros = v.cost_micros,
                  phone_hash = v.phone_hash, gateway = v.gateway, owner = v.owner, epoch = v.epoch, attempt = v.attempt,
                  rendered_at = v.rendered_at, claimed_at = v.claimed_at, accepted_at = v.accepted_at,
-                 settled_at = v.settled_at, changed_at = v.changed_at
+                 settled_at = v.settled_at, changed_at = v.changed_at, decided_by = v.decided_by
              from unnest($1::text[], $2::uuid[], $3::int2[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                  $9::int2[], $10::int8[], $11::bytea[], $12::text[], $13::uuid[], $14::int8[], $15::int4[],
-                 $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[])
+                 $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[])
                  as v (contact_id, message_id, state, reason, gateway_code, template, variant, encoding, parts, cost_micros,
-                       phone_hash, gateway, owner, epoch, attempt, rendered_at, claimed_at, accepted_at, settled_at, changed_at)
+                       phone_hash, gateway, owner, epoch, attempt, rendered_at, claimed_at, accepted_at, settled_at, changed_at, decided_by)
              where m.contact_id = v.contact_id and m.message_id = v.message_id",
         )
         .persistent(false)
@@ -235,6 +238,7 @@ impl Tx {
         .bind(column(rows, |row| at(row.accepted_at)))
         .bind(column(rows, |row| at(row.settled_at)))
         .bind(column(rows, |row| At(row.changed_at)))
+        .bind(column(rows, |row| row.decided_by.as_deref()))
         .execute(&mut *self.inner)
         .await?;
         Ok(())

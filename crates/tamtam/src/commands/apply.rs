@@ -36,7 +36,13 @@ pub async fn run(connection: &Connection, arguments: &ApplyArgs) -> Result<(), F
         return output::json(&applied);
     }
     let rows = applied["resources"].as_array().map(Vec::as_slice).unwrap_or_default();
-    output::table(rows, &["kind", "name", "change"])
+    output::table(rows, &["kind", "name", "change"])?;
+    for row in rows {
+        for note in row["notes"].as_array().map(Vec::as_slice).unwrap_or_default() {
+            output::line(&format!("{}: {}", output::cell(&row["name"]), output::cell(note)))?;
+        }
+    }
+    Ok(())
 }
 
 pub async fn apply(connection: &Connection, toml: Vec<u8>, dry_run: bool) -> Result<Value, Failure> {

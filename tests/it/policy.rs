@@ -1,0 +1,259 @@
+//! Caps, limits and consent at the claim, where they are exact.
+
+use domain::{Cause, Class, Consent, MessageId, Phone, Reason, State};
+use jiff::{SignedDuration, Timestamp};
+use store::{
+    Store,
+    contacts::ContactChange,
+    messages::{Alarm, ClaimResult, ClaimRules, ClaimWant, Claimant, WantRules},
+};
+use uuid::Uuid;
+
+use crate::support::database::database;
+
+fn now() -> Timestamp {
+    "2026-11-24T08:30:00Z".parse().unwrap()
+}
+
+fn want(contact: &str, campaign: u128, class: Class) -> ClaimWant {
+    let cause = Cause::Campaign {
+        campaign_id: Uuid::from_u128(campaign).to_string(),
+    };
+    ClaimWant {
+        message_id: MessageId::derive(&cause, contact).0,
+        contact_id: contact.into(),
+        cause,
+        class,
+        template: "sale".into(),
+        variant: None,
+        encoding: "GSM-7".into(),
+        parts: 1,
+        cost_micros: 45_000,
+        phone_hash: contact.as_bytes().to_vec(),
+        caused_at: now(),
+        planned_at: now(),
+        rendered_at: now(),
+        attempt: 0,
+        gateway: "main".into(),
+        epoch: 1,
+        again: false,
+    }
+}
+
+fn claimant(at: Timestamp) -> Claimant {
+    Claimant {
+        owner: Uuid::from_u128(1),
+        now: at,
+        resend_transactional: true,
+        max_attempts: 12,
+    }
+}
+
+fn capped(messages: u32, at: Timestamp) -> ClaimRules {
+    ClaimRules {
+        version: Some("policy 3, territories test".into()),
+        caps: vec![(at - SignedDuration::from_hours(24), messages)],
+        each: Vec::new(),
+    }
+}
+
+fn limited(count: usize, per_hour: u32) -> ClaimRules {
+    let each = WantRules {
+        refuse: None,
+        destinations: vec![("+262".into(), per_hour)],
+    };
+    ClaimRules {
+        version: Some("policy 3, territories test".into()),
+        caps: Vec::new(),
+        each: vec![each; count],
+    }
+}
+
+async fn claim(
+    store: &Store,
+    wants: &[ClaimWant],
+    rules: &ClaimRules,
+    at: Timestamp,
+) -> (Vec<ClaimResult>, Vec<Alarm>) {
+    loop {
+        let mut tx = store.begin().await.unwrap();
+        match tx.messages_claim_within(wants, &claimant(at), rules).await {
+            Ok(claimed) => {
+                tx.commit().await.unwrap();
+                return claimed;
+            }
+            Err(error) => assert!(error.is_transient(), "{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn campaigns_launched_in_one_moment_do_not_pass_a_cap() {
+    let store = database().await;
+    let contacts: Vec<String> = (0..150).map(|number| format!("c{number}")).collect();
+    // Six campaigns to the same people at once, each in an order of its own, and at most two messages a day.
+    let mut claims = Vec::new();
+    for campaign in 0..6_usize {
+        let (store, mut contacts) = (store.clone(), contacts.clone());
+        contacts.rotate_left(campaign * 25);
+        claims.push(tokio::spawn(async move {
+            let mut granted = Vec::new();
+            for chunk in contacts.chunks(30) {
+                let wants: Vec<ClaimWant> = chunk
+                    .iter()
+                    .map(|contact| want(contact, campaign as u128, Class::Marketing))
+                    .collect();
+                let (results, _) = claim(&store, &wants, &capped(2, now()), now()).await;
+                granted.extend(
+                    results
+                        .into_iter()
+                        .map(|result| (result.row.contact_id.clone(), result)),
+                );
+            }
+            granted
+        }));
+    }
+    let mut each: std::collections::BTreeMap<String, (usize, usize)> = std::collections::BTreeMap::new();
+    for claim in claims {
+        for (contact, result) in claim.await.unwrap() {
+            let counts = each.entry(contact).or_default();
+            match result.granted {
+                true => counts.0 += 1,
+                false => {
+                    assert_eq!(
+                        (result.row.state, result.row.reason),
+                        (State::Suppressed, Some(Reason::CapReached))
+                    );
+                    counts.1 += 1;
+                }
+            }
+            assert_eq!(result.row.decided_by.as_deref(), Some("policy 3, territories test"));
+        }
+    }
+    assert_eq!(each.len(), 150);
+    assert!(each.values().all(|counts| *counts == (2, 4)), "{each:?}");
+
+    // The same claims again: nobody's own message stands in their way, and nothing is granted twice.
+    let wants: Vec<ClaimWant> = contacts
+        .iter()
+        .map(|contact| want(contact, 0, Class::Marketing))
+        .collect();
+    let (again, _) = claim(&store, &wants, &capped(2, now()), now()).await;
+    assert!(again.iter().all(|result| !result.granted));
+    // A day later there is room again; transactional messages never needed any.
+    let late = now() + SignedDuration::from_hours(25);
+    let (results, _) = claim(&store, &[want("c0", 90, Class::Marketing)], &capped(2, late), late).await;
+    assert!(results[0].granted);
+    let one = [want("c1", 91, Class::Transactional)];
+    assert!(claim(&store, &one, &capped(1, now()), now()).await.0[0].granted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_takes_so_many_an_hour_and_then_there_is_an_alarm() {
+    let store = database().await;
+    let wants = |from: usize, count: usize| -> Vec<ClaimWant> {
+        let class = |number: usize| {
+            if number.is_multiple_of(2) {
+                Class::Transactional
+            } else {
+                Class::Marketing
+            }
+        };
+        (from..from + count)
+            .map(|number| want(&format!("c{number}"), 1, class(number)))
+            .collect()
+    };
+    let mut claims = Vec::new();
+    for part in 0..8 {
+        let (store, wants) = (store.clone(), wants(part * 10, 10));
+        claims.push(tokio::spawn(async move {
+            claim(&store, &wants, &limited(10, 50), now()).await
+        }));
+    }
+    let (mut granted, mut refused, mut alarms) = (0, 0, Vec::new());
+    for one in claims {
+        let (results, told) = one.await.unwrap();
+        granted += results.iter().filter(|result| result.granted).count();
+        refused += results
+            .iter()
+            .filter(|result| result.row.reason == Some(Reason::DestinationLimit))
+            .count();
+        alarms.extend(told);
+    }
+    assert_eq!((granted, refused), (50, 30));
+    // One alarm an hour, and it stays on record.
+    assert_eq!(alarms.len(), 1, "{alarms:?}");
+    assert_eq!((alarms[0].prefix.as_str(), alarms[0].per_hour), ("+262", 50));
+    let hours = store
+        .destination_hours(now() - SignedDuration::from_hours(2), 10)
+        .await
+        .unwrap();
+    assert_eq!(hours.len(), 1);
+    assert_eq!((hours[0].sent, hours[0].refused, hours[0].per_hour), (50, 30, 50));
+    assert_eq!(hours[0].hour, "2026-11-24T08:00:00Z".parse().unwrap());
+    assert_eq!(hours[0].alarmed_at, Some(now()));
+    // A redelivered claim counts nothing; the next hour begins at none.
+    let (_, told) = claim(&store, &wants(0, 80), &limited(80, 50), now()).await;
+    assert!(told.is_empty());
+    let same = store
+        .destination_hours(now() - SignedDuration::from_hours(2), 10)
+        .await
+        .unwrap();
+    assert_eq!((same[0].sent, same[0].refused), (50, 30));
+    let next = now() + SignedDuration::from_mins(30);
+    let (results, _) = claim(&store, &wants(200, 10), &limited(10, 50), next).await;
+    assert!(results.iter().all(|result| result.granted));
+    assert_eq!(
+        store
+            .destination_hours_prune(next + SignedDuration::from_hours(1))
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(
+        store
+            .destination_hours(now() - SignedDuration::from_hours(2), 10)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_took_back_consent_or_is_blocked_by_now_gets_nothing() {
+    let store = database().await;
+    let contact = |id: &str, consent| ContactChange {
+        id: id.into(),
+        phone: Some(Some(Phone::from_e164("+262692123401"))),
+        marketing_consent: Some(consent),
+        ..ContactChange::default()
+    };
+    let mut tx = store.begin().await.unwrap();
+    tx.contacts_upsert(
+        &[contact("yes", Consent::Given(None)), contact("no", Consent::No)],
+        "test",
+        "test",
+        now(),
+    )
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    let wants = [
+        want("yes", 1, Class::Marketing),
+        want("no", 1, Class::Marketing),
+        want("no", 2, Class::Transactional),
+        want("gone", 3, Class::Transactional),
+    ];
+    let mut rules = ClaimRules {
+        version: Some("policy 3, territories test".into()),
+        caps: Vec::new(),
+        each: vec![WantRules::default(); 4],
+    };
+    rules.each[3].refuse = Some(Reason::Blocked);
+    let (results, _) = claim(&store, &wants, &rules, now()).await;
+    let reasons: Vec<Option<Reason>> = results.iter().map(|result| result.row.reason).collect();
+    assert_eq!(reasons, [None, Some(Reason::NoConsent), None, Some(Reason::Blocked)]);
+    let granted: Vec<bool> = results.iter().map(|result| result.granted).collect();
+    assert_eq!(granted, [true, false, true, false]);
+}
