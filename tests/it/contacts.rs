@@ -240,9 +240,10 @@ async fn an_opt_out_outlives_its_contact() {
     }])
     .await
     .unwrap();
-    for (id, known) in [("no", true), ("yes", true), ("stopped", true), ("nobody", false)] {
-        assert_eq!(tx.contact_erase(id, &key, now()).await.unwrap(), known, "{id}");
-    }
+    let erased = tx
+        .contacts_erase(&["no", "yes", "nobody", "stopped"], &key, now())
+        .await;
+    assert_eq!(erased.unwrap(), [true, true, false, true]);
     let shut_off = tx
         .suppressions_get(&["+262692000001", "+262692000002", "+262692000003"].map(hash))
         .await
@@ -261,6 +262,14 @@ async fn an_opt_out_outlives_its_contact() {
     assert_eq!(consents["no"].marketing_consent, Consent::No);
     assert_eq!(consents["yes"].marketing_consent, Consent::Given(None));
     assert_eq!(consents["stopped"].marketing_consent, Consent::No);
+    // Named in one change, consented to in the next.
+    let mut in_turn = [
+        change("new", json!({"phone": "+262692000003"})),
+        change("new", json!({"marketing_consent": true})),
+        change("new", json!({"phone": "+262692000009", "marketing_consent": true})),
+    ];
+    assert_eq!(tx.contacts_keep_opt_outs(&mut in_turn, &key).await.unwrap(), 1);
+    assert_eq!(in_turn[1].marketing_consent, Some(Consent::No));
     assert!(tx.suppression_lift(&hash("+262692000003")).await.unwrap());
     tx.suppression_put(&hash("+262692000003"), Scope::All, "console", now())
         .await

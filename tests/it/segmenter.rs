@@ -296,6 +296,31 @@ async fn an_erased_contact_is_gone_and_comes_back_as_new() {
     assert!(output.dead[0].1.contains("birth_date"), "{output:?}");
 }
 
+#[tokio::test]
+async fn a_changed_contact_stays_opted_out() {
+    let mut alone = Alone::new("2026-06-01T10:00:00Z").await;
+    let fields = |consent: bool| json!({"phone": "0692000042", "marketing_consent": consent});
+    let batch = [
+        alone.event("u1", "42", "contact.updated", 0, fields(false)),
+        alone.event("e1", "42", "contact.erased", 0, json!({})),
+        // The next export of the shop's system brings it back, and with a consent of its own making.
+        alone.event("u2", "42", "contact.updated", 0, fields(true)),
+        alone.event(
+            "u3",
+            "43",
+            "contact.updated",
+            0,
+            json!({"phone": "0692000043", "marketing_consent": true}),
+        ),
+    ];
+    assert!(alone.run(&batch).await.dead.is_empty());
+    let consent = async |id: &str| alone.store.contact_get(id).await.unwrap().unwrap().marketing_consent;
+    assert_eq!(
+        (consent("42").await, consent("43").await),
+        (Consent::No, Consent::Given(None))
+    );
+}
+
 /// A segmenter in a runtime of its own: dropped, everything in it stops where it stands, as when a process is killed.
 struct Process {
     runtime: Option<tokio::runtime::Runtime>,
@@ -325,6 +350,7 @@ impl Process {
                 live: Live::start(store.clone(), token.clone()).await.unwrap(),
                 clock: Clock::system(),
                 phone_key: store.phone_key().await.unwrap(),
+                trace_sample: 0.0,
                 runner: RunnerConfig::default(),
                 store,
             };

@@ -108,7 +108,7 @@ impl Api {
         caller.require(&[Role::Campaigns, Role::Events])?;
         let key = self.store.phone_key().await?;
         let mut tx = self.store.begin().await?;
-        let known = tx.contact_erase(id, &key, self.clock.now()).await?;
+        let known = tx.contacts_erase(&[id], &key, self.clock.now()).await?.contains(&true);
         // Also of somebody who is not known there may be history: it is gone.
         tx.commit().await?;
         tracing::info!(by = caller.name, "contact erased");

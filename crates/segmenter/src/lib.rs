@@ -32,6 +32,8 @@ pub struct Config {
     pub live: Live,
     pub clock: Clock,
     pub phone_key: PhoneKey,
+    /// The share of campaigns' messages whose trace is sampled: 0 to 1. What events start goes on under the event's.
+    pub trace_sample: f64,
     pub runner: RunnerConfig,
 }
 

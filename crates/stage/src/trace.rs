@@ -31,14 +31,26 @@ impl RecordTrace {
     }
 }
 
+/// Starts a trace with a stage's own work, which no record caused. The share `sample` (0 to 1) of all ids is sampled, always
+/// the same ones, under the same trace: what is done again after a crash shows as the same.
+pub fn begin(stage: &'static str, id: &str, sample: f64) -> RecordTrace {
+    let start = started(stage, id);
+    // 53 bits: what an `f64` holds exactly.
+    let dice = (hash(&(id, 3)) >> 11) as f64 / (1_u64 << 53) as f64;
+    match dice < sample {
+        true => continue_from(stage, Some(&print(start.0, start.1, TraceFlags::SAMPLED)), id),
+        false => continue_from(stage, None, id),
+    }
+}
+
 /// Goes on from a record's `traceparent`; a record without a good one starts a trace, which is not sampled. `id` is what
 /// tells the record from others (its `ce_id`).
 pub fn continue_from(stage: &'static str, traceparent: Option<&str>, id: &str) -> RecordTrace {
     let Some(parent) = traceparent.and_then(parse) else {
-        let trace = u128::from(hash(&(id, 1))) << 64 | u128::from(hash(&(id, 2)));
+        let (trace, span) = started(stage, id);
         return RecordTrace {
             span: Span::none(),
-            traceparent: print(TraceId::from(trace | 1), derived(0, stage, id), TraceFlags::NOT_SAMPLED),
+            traceparent: print(trace, span, TraceFlags::NOT_SAMPLED),
         };
     };
     let mut span = Span::none();
@@ -64,6 +76,13 @@ pub fn continue_from(stage: &'static str, traceparent: Option<&str>, id: &str) -
         span,
         traceparent: print(parent.trace_id(), own, parent.trace_flags()),
     }
+}
+
+/// The ids of a trace that begins with a record.
+fn started(stage: &str, id: &str) -> (TraceId, SpanId) {
+    let trace = u128::from(hash(&(id, 1))) << 64 | u128::from(hash(&(id, 2)));
+    // Zero is no id.
+    (TraceId::from(trace | 1), derived(0, stage, id))
 }
 
 fn derived(parent: u64, stage: &str, id: &str) -> SpanId {
@@ -120,6 +139,21 @@ mod tests {
             first.traceparent(),
             continue_from("renderer", Some(PARENT), "e1").traceparent()
         );
+    }
+
+    #[test]
+    fn the_share_asked_for_is_sampled_and_always_the_same() {
+        let traces = |sample| -> Vec<String> {
+            let ids = (0..1_000).map(|number| format!("m{number}"));
+            ids.map(|id| begin("segmenter", &id, sample).traceparent().to_owned())
+                .collect()
+        };
+        let sampled = |traces: &[String]| traces.iter().filter(|trace| trace.ends_with("-01")).count();
+        assert_eq!((sampled(&traces(0.0)), sampled(&traces(1.0))), (0, 1_000));
+        let tenth = traces(0.1);
+        assert!((50..200).contains(&sampled(&tenth)), "{}", sampled(&tenth));
+        assert_eq!(tenth, traces(0.1));
+        assert!(tenth.iter().all(|trace| parse(trace).is_some()));
     }
 
     #[test]

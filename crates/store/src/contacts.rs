@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub use domain::contact::ContactChange;
-use domain::{Consent, Contact, Phone, phone::PhoneKey};
+use domain::{Consent, Contact, Phone};
 use jiff::Timestamp;
 use serde_json::Value;
 use sqlx::{Row, postgres::PgRow, types::Json};
@@ -54,7 +54,11 @@ impl Tx {
         self.contacts_select(ids, "").await
     }
 
-    async fn contacts_select(&mut self, ids: &[&str], lock: &str) -> Result<HashMap<String, Contact>, StoreError> {
+    pub(crate) async fn contacts_select(
+        &mut self,
+        ids: &[&str],
+        lock: &str,
+    ) -> Result<HashMap<String, Contact>, StoreError> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
@@ -140,48 +144,6 @@ impl Tx {
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
-    /// Takes back consent that a change gives to a phone which was shut off: an opt-out outlives its contact's data, and no
-    /// import undoes it. How many were taken back.
-    pub async fn contacts_keep_opt_outs(
-        &mut self,
-        changes: &mut [ContactChange],
-        key: &PhoneKey,
-    ) -> Result<usize, StoreError> {
-        let gives = |change: &ContactChange| change.marketing_consent.is_some_and(Consent::is_given);
-        // A change that gives consent without naming a phone is about the phone that is known.
-        let unnamed: Vec<&str> = changes
-            .iter()
-            .filter(|change| gives(change) && change.phone.is_none())
-            .map(|change| change.id.as_str())
-            .collect();
-        let known: HashMap<String, Phone> = self
-            .contacts_get(&unnamed)
-            .await?
-            .into_iter()
-            .filter_map(|(id, contact)| Some((id, contact.phone?)))
-            .collect();
-        let hashes: Vec<Option<Vec<u8>>> = changes
-            .iter()
-            .map(|change| {
-                let phone = match &change.phone {
-                    Some(phone) => phone.as_ref(),
-                    None => known.get(&change.id),
-                };
-                phone.filter(|_| gives(change)).map(|phone| key.hash(phone))
-            })
-            .collect();
-        let wanted: Vec<Vec<u8>> = hashes.iter().flatten().cloned().collect();
-        let shut_off = self.suppressions_get(&wanted).await?;
-        let mut taken_back = 0;
-        for (change, hash) in changes.iter_mut().zip(hashes) {
-            if hash.is_some_and(|hash| shut_off.contains_key(&hash)) {
-                change.marketing_consent = Some(Consent::No);
-                taken_back += 1;
-            }
-        }
-        Ok(taken_back)
-    }
-
     async fn contacts_write(&mut self, contacts: &[&Contact], now: Timestamp) -> Result<(), StoreError> {
         if contacts.is_empty() {
             return Ok(());
@@ -233,34 +195,6 @@ impl Tx {
         .execute(&mut *self.inner)
         .await?;
         Ok(())
-    }
-
-    /// Removes a person's data everywhere in the store. An opt-out survives by the phone's hash: a suppression stays, and
-    /// a "no" becomes one. The ledger keeps what it needs to add up: ids, states and the hash. `false`: nobody by this id.
-    pub async fn contact_erase(&mut self, id: &str, key: &PhoneKey, now: Timestamp) -> Result<bool, StoreError> {
-        let known = self.contacts_select(&[id], "for update").await?.remove(id);
-        if let Some(Contact {
-            phone: Some(phone),
-            marketing_consent: Consent::No,
-            ..
-        }) = &known
-        {
-            self.suppression_put(&key.hash(phone), crate::suppressions::Scope::Marketing, "erased", now)
-                .await?;
-        }
-        for statement in [
-            // An event that started messages stays as the audit's left side, without what it said.
-            "delete from history where contact_id = $1 and planned = 0",
-            "update history set data = '{}' where contact_id = $1",
-            "update trigger_log set vars = '{}' where contact_id = $1",
-            "delete from consent_log where contact_id = $1",
-            "delete from short_links where contact_id = $1",
-            "delete from contacts where id = $1",
-        ] {
-            sqlx::query(statement).bind(id).execute(&mut *self.inner).await?;
-        }
-        self.deferred_drop_contact(id).await?;
-        Ok(known.is_some())
     }
 }
 

@@ -181,12 +181,12 @@ impl Tx {
         Ok(done.rows_affected())
     }
 
-    /// What waits for a contact that is erased: timers are forgotten; messages that are planned go back to the renderer at
+    /// What waits for contacts that are erased: timers are forgotten; messages that are planned go back to the renderer at
     /// once, without what they hold of the person, and come to be suppressed there, so that everything still adds up.
-    pub async fn deferred_drop_contact(&mut self, contact_id: &str) -> Result<u64, StoreError> {
+    pub async fn deferred_drop_contacts(&mut self, contacts: &[&str]) -> Result<u64, StoreError> {
         let rows: Vec<(String, String, serde_json::Value, Vec<u8>)> =
-            sqlx::query_as("delete from deferred where key = $1 returning id, topic, headers, value")
-                .bind(contact_id)
+            sqlx::query_as("delete from deferred where key = any($1) returning id, topic, headers, value")
+                .bind(contacts)
                 .fetch_all(&mut *self.inner)
                 .await?;
         let count = rows.len() as u64;

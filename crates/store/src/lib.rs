@@ -10,6 +10,7 @@ pub mod caps;
 pub mod contacts;
 pub mod dead_letters;
 pub mod deferred;
+mod erasure;
 mod error;
 pub mod explain;
 pub mod fields;

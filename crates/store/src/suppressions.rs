@@ -66,12 +66,29 @@ impl Tx {
         source: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        self.suppressions_put(&[hash], scope, source, now).await
+    }
+
+    /// Shuts phones off; a wider scope that is there stays.
+    pub async fn suppressions_put<H: AsRef<[u8]>>(
+        &mut self,
+        hashes: &[H],
+        scope: Scope,
+        source: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if hashes.is_empty() {
+            return Ok(());
+        }
+        let hashes: Vec<&[u8]> = hashes.iter().map(AsRef::as_ref).collect();
+        // In order, so that two of us wait for each other and do not deadlock.
         sqlx::query(
-            "insert into suppressions (phone_hash, scope, source, since) values ($1, $2, $3, $4)
+            "insert into suppressions (phone_hash, scope, source, since)
+             select distinct phone_hash, $2, $3, $4::timestamptz from unnest($1::bytea[]) as n (phone_hash) order by 1
              on conflict (phone_hash) do update set scope = excluded.scope, source = excluded.source, since = excluded.since
              where suppressions.scope = 'marketing' and excluded.scope = 'all'",
         )
-        .bind(hash)
+        .bind(&hashes)
         .bind(scope.as_str())
         .bind(source)
         .bind(At(now))

@@ -76,7 +76,7 @@ async fn once(work: Work) -> Result<bool, EmitError> {
     let Some(chunk) = tx.campaign_chunk_claim().await? else {
         return Ok(false);
     };
-    let records = jobs(&chunk);
+    let records = jobs(&chunk, work.trace_sample);
     let count = records.len() as u64;
     crash::point("expansion-before-append")?;
     match work.log.transactional() {
@@ -100,7 +100,8 @@ async fn once(work: Work) -> Result<bool, EmitError> {
     Ok(true)
 }
 
-fn jobs(chunk: &Chunk) -> Vec<NewRecord> {
+/// `sample`: the share of them whose trace is sampled.
+fn jobs(chunk: &Chunk, sample: f64) -> Vec<NewRecord> {
     let campaign = &chunk.campaign;
     let cause = Cause::Campaign {
         campaign_id: campaign.id.to_string(),
@@ -128,7 +129,7 @@ fn jobs(chunk: &Chunk) -> Vec<NewRecord> {
             job.contact_id.clone_from(&member.contact_id);
             job.suppress = member.suppress;
             let id = id.to_string();
-            let trace = trace::continue_from("segmenter", None, &id);
+            let trace = trace::begin("segmenter", &id, sample);
             NewRecord::wrap(
                 Topic::Jobs,
                 &member.contact_id,
@@ -200,8 +201,8 @@ mod tests {
             planned_at: at,
             members: vec![member("1", None), member("2", Some(Reason::Budget))],
         };
-        let records = jobs(&chunk);
-        assert_eq!(records, jobs(&chunk));
+        let records = jobs(&chunk, 0.5);
+        assert_eq!(records, jobs(&chunk, 0.5));
         let ids: BTreeSet<String> = records
             .iter()
             .map(|record| Envelope::from_headers(&record.headers).unwrap().id)

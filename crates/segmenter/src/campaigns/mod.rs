@@ -28,6 +28,7 @@ pub(crate) struct Work {
     live: Live,
     clock: Clock,
     phone_key: PhoneKey,
+    trace_sample: f64,
     wake: Wake,
     stop: CancellationToken,
 }
@@ -39,6 +40,7 @@ pub(crate) fn spawn(config: &Config, tasks: &mut JoinSet<()>, stop: &Cancellatio
         live: config.live.clone(),
         clock: config.clock.clone(),
         phone_key: config.phone_key.clone(),
+        trace_sample: config.trace_sample,
         wake: Wake::new(),
         stop: stop.clone(),
     };

@@ -1,8 +1,7 @@
 //! The step on `events`.
 //!
-//! A batch is read, then changes of contacts are made in their order, then events and timers are decided on (`decide`) and
-//! what is decided is emitted: jobs, and waits as deferred timers. Each batch takes a constant number of statements,
-//! erasures apart.
+//! A batch is read, then contacts are changed and erased (`people`), then events and timers are decided on (`decide`) and
+//! what is decided is emitted: jobs, and waits as deferred timers. Each batch takes a constant number of statements.
 //!
 //! Delivered again, a batch changes nothing: contacts are as they were made, events are known, and what was decided is
 //! emitted again from the log, under the same ids.
@@ -10,6 +9,7 @@
 mod clicks;
 mod decide;
 mod item;
+mod people;
 mod replies;
 mod rules;
 
@@ -21,14 +21,15 @@ use std::{
 use async_trait::async_trait;
 use bus::{NewRecord, Partition};
 use decide::{Cause, Decision};
-use domain::{MessageId, contact::ContactChange, phone::PhoneKey};
+use domain::{MessageId, phone::PhoneKey};
 use events::{BusinessEvent, Envelope, Job, Record as _, Timer, Topic};
 use item::Item;
 use jiff::Timestamp;
+use people::People;
 use resources::Snapshot;
 use rules::Rules;
 use stage::{Clock, Input, Live, Output, Step, StepError};
-use store::{Deferred, StoreError, Tx, trigger_log::Firing};
+use store::{Deferred, Tx, trigger_log::Firing};
 
 /// See the module.
 #[derive(Debug)]
@@ -61,34 +62,6 @@ impl Segmenter {
             }
         }
     }
-
-    /// Changes of contacts, in their order: an erasure comes after the changes before it.
-    async fn change_contacts(&self, tx: &mut Tx, changes: Vec<ContactWork>, now: Timestamp) -> Result<(), StoreError> {
-        let mut waiting = Vec::new();
-        for change in changes {
-            match change {
-                ContactWork::Change(change) => waiting.push(*change),
-                ContactWork::Erase(id) => {
-                    self.upsert(tx, &mut waiting, now).await?;
-                    tx.contact_erase(&id, &self.phone_key, now).await?;
-                }
-            }
-        }
-        self.upsert(tx, &mut waiting, now).await
-    }
-
-    async fn upsert(&self, tx: &mut Tx, changes: &mut Vec<ContactChange>, now: Timestamp) -> Result<(), StoreError> {
-        if !changes.is_empty() {
-            tx.contacts_upsert(changes, "events", "events", now).await?;
-            changes.clear();
-        }
-        Ok(())
-    }
-}
-
-enum ContactWork {
-    Change(Box<ContactChange>),
-    Erase(String),
 }
 
 #[async_trait]
@@ -107,7 +80,7 @@ impl Step for Segmenter {
         let rules = self.rules(&snapshot);
         let policy = snapshot.policy.clone();
         let mut output = Output::default();
-        let mut contacts = Vec::new();
+        let mut people = People::default();
         let mut causes = Vec::new();
         for (place, input) in batch.iter().enumerate() {
             let read = match partition.topic {
@@ -130,12 +103,12 @@ impl Step for Segmenter {
                     event: timer.event(),
                     timer: Some(timer.trigger),
                 }),
-                Ok(Item::Changed(change)) => contacts.push(ContactWork::Change(change)),
-                Ok(Item::Erased(id)) => contacts.push(ContactWork::Erase(id)),
+                Ok(Item::Changed(change)) => people.change(*change),
+                Ok(Item::Erased(id)) => people.erase(id),
                 Err(reason) => output.dead.push((input.offset, reason)),
             }
         }
-        self.change_contacts(tx, contacts, now).await?;
+        people.write(tx, &self.phone_key, now).await?;
 
         let decisions = decide::decide(tx, &rules, &causes, now).await?;
         let by_place: HashMap<usize, &Cause> = causes.iter().map(|cause| (cause.place, cause)).collect();

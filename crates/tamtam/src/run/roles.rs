@@ -82,10 +82,7 @@ impl Parts {
         let live = Live::start(store.clone(), shutdown).await.map_err(unreadable)?;
         let phone_key = store.phone_key().await.map_err(unreadable)?;
         let mut api = Api::new(store.clone(), log.clone(), clock.clone());
-        api.sample_ratio = match settings.telemetry.otlp_endpoint {
-            Some(_) => settings.telemetry.sample,
-            None => 0.0,
-        };
+        api.sample_ratio = trace_sample(settings);
         health.watch(store.clone(), log.clone());
         Ok(Parts {
             log,
@@ -133,6 +130,7 @@ impl Parts {
                     live,
                     clock,
                     phone_key,
+                    trace_sample: trace_sample(settings),
                     runner,
                 };
                 supervisor.start(role.name(), |shutdown| segmenter::run(config, shutdown));
@@ -194,5 +192,13 @@ pub fn simulator(settings: &Settings, listeners: &mut Listeners, supervisor: &mu
             script: settings.simulator.clone(),
         };
         supervisor.start(Role::Simulator.name(), |shutdown| simulator::run(config, shutdown));
+    }
+}
+
+/// The share of traces that begin here which are sampled; where nothing is exported nobody would see them.
+fn trace_sample(settings: &Settings) -> f64 {
+    match settings.telemetry.otlp_endpoint {
+        Some(_) => settings.telemetry.sample,
+        None => 0.0,
     }
 }

@@ -1,0 +1,93 @@
+//! Opt-outs that outlive their contacts: erasing a person, and keeping what the person said against all that comes later.
+//!
+//! What is erased is gone from every table of ours. Two things stay: the phone's keyed hash where the person said "no", so
+//! that no later import writes to it, and what the ledger needs to add up: ids, states and the hash.
+
+use std::collections::HashMap;
+
+use domain::{Consent, Contact, Phone, contact::ContactChange, phone::PhoneKey};
+use jiff::Timestamp;
+
+use crate::{StoreError, Tx, suppressions::Scope};
+
+impl Tx {
+    /// Removes these people's data everywhere in the store, with a constant number of statements. A suppression stays, and
+    /// a "no" becomes one. Which of them were known.
+    pub async fn contacts_erase(
+        &mut self,
+        ids: &[&str],
+        key: &PhoneKey,
+        now: Timestamp,
+    ) -> Result<Vec<bool>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let known = self.contacts_select(ids, "order by id for update").await?;
+        let refused = |contact: &Contact| match (&contact.phone, contact.marketing_consent) {
+            (Some(phone), Consent::No) => Some(key.hash(phone)),
+            _ => None,
+        };
+        let hashes: Vec<Vec<u8>> = known.values().filter_map(refused).collect();
+        self.suppressions_put(&hashes, Scope::Marketing, "erased", now).await?;
+        for statement in [
+            // An event that started messages stays as the audit's left side, without what it said.
+            "delete from history where contact_id = any($1) and planned = 0",
+            "update history set data = '{}' where contact_id = any($1)",
+            "update trigger_log set vars = '{}' where contact_id = any($1)",
+            "delete from consent_log where contact_id = any($1)",
+            "delete from short_links where contact_id = any($1)",
+            "delete from contacts where id = any($1)",
+        ] {
+            sqlx::query(statement).bind(ids).execute(&mut *self.inner).await?;
+        }
+        self.deferred_drop_contacts(ids).await?;
+        Ok(ids.iter().map(|id| known.contains_key(*id)).collect())
+    }
+
+    /// Takes back consent that a change gives to a phone which was shut off: an opt-out outlives its contact's data, and no
+    /// import undoes it. How many were taken back.
+    pub async fn contacts_keep_opt_outs(
+        &mut self,
+        changes: &mut [ContactChange],
+        key: &PhoneKey,
+    ) -> Result<usize, StoreError> {
+        let gives = |change: &ContactChange| change.marketing_consent.is_some_and(Consent::is_given);
+        // A change that gives consent without naming a phone is about the phone that is known.
+        let unnamed: Vec<&str> = changes
+            .iter()
+            .filter(|change| gives(change) && change.phone.is_none())
+            .map(|change| change.id.as_str())
+            .collect();
+        let mut known: HashMap<String, Phone> = self
+            .contacts_get(&unnamed)
+            .await?
+            .into_iter()
+            .filter_map(|(id, contact)| Some((id, contact.phone?)))
+            .collect();
+        // In their order: an earlier change may name the phone that a later one is about.
+        let mut hashes: Vec<Option<Vec<u8>>> = Vec::with_capacity(changes.len());
+        for change in changes.iter() {
+            match &change.phone {
+                Some(Some(phone)) => {
+                    known.insert(change.id.clone(), phone.clone());
+                }
+                Some(None) => {
+                    known.remove(&change.id);
+                }
+                None => {}
+            }
+            let phone = known.get(&change.id).filter(|_| gives(change));
+            hashes.push(phone.map(|phone| key.hash(phone)));
+        }
+        let wanted: Vec<Vec<u8>> = hashes.iter().flatten().cloned().collect();
+        let shut_off = self.suppressions_get(&wanted).await?;
+        let mut taken_back = 0;
+        for (change, hash) in changes.iter_mut().zip(hashes) {
+            if hash.is_some_and(|hash| shut_off.contains_key(&hash)) {
+                change.marketing_consent = Some(Consent::No);
+                taken_back += 1;
+            }
+        }
+        Ok(taken_back)
+    }
+}
