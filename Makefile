@@ -6,7 +6,7 @@ SHELL := /bin/bash
 INSTALL := deploy/install.sh
 KAFKA := .cache/kafka
 
-.PHONY: help demo demo-kafka up test test-kafka test-deploy check crash crash-kafka chaos backlog receipts
+.PHONY: help demo demo-kafka up test test-kafka test-deploy check crash crash-kafka chaos backlog receipts bench-audience fuzz
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -73,6 +73,17 @@ backlog: ## a dispatcher before BACKLOG messages: its memory, and how long trans
 receipts: ## 50,000 messages whose receipts come late, twice, in hex, early, in parts, or never
 	$(INSTALL) build postgresql
 	TAMTAM_RECEIPTS_MESSAGES=50000 cargo test --locked -p tests -- --nocapture receipts::every_message
+
+bench-audience: ## audiences counted on a million contacts and ten million events, import and expansion: into docs/benchmarks.md
+	$(INSTALL) build postgresql venv
+	cargo build --release --locked -p tamtam
+	deploy/bench/audience.sh
+
+FUZZ_SECONDS ?= 30
+
+fuzz: ## the audience language's parser on random bytes, FUZZ_SECONDS long (nightly Rust)
+	$(INSTALL) build fuzz
+	cd fuzz && cargo +nightly fuzz run audience -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096
 
 check: ## format, clippy, rustdoc, licences and advisories
 	$(INSTALL) build deny

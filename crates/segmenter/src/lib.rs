@@ -3,12 +3,14 @@
 //! - [`step`]: each event is kept in the contact's history, changes of contacts are made, triggers are matched; what is
 //!   decided becomes jobs.
 //! - `timers`: waits of triggers whose length was edited are moved.
+//! - `indexes`: what audiences ask of events gets an index.
 //! - [`campaigns`]: campaigns start at their time, are expanded into jobs, and finish.
 //! - The pump of deferred records ([`stage::deferred`]) runs here too: timers are most of them.
 //!
 //! Each of them waits out its own errors; none stops the others.
 
 pub mod campaigns;
+mod indexes;
 pub mod step;
 mod timers;
 mod wake;
@@ -57,6 +59,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     } = config.clone();
     beside.spawn(stage::deferred::pump(log, store.clone(), clock.clone(), stop.clone()));
     beside.spawn(timers::align(store.clone(), live.clone(), stop.clone()));
+    beside.spawn(indexes::keep(store.clone(), clock.clone(), stop.clone()));
     campaigns::spawn(&config, &mut beside, &stop);
 
     let step = Segmenter::new(live, clock.clone(), config.phone_key);

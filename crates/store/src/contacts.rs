@@ -141,6 +141,10 @@ impl Tx {
             .bind(At(now))
             .fetch_all(&mut *self.inner)
             .await?;
+        sqlx::query("delete from strangers where contact_id = any($1)")
+            .bind(contacts.iter().map(|contact| contact.id.as_str()).collect::<Vec<_>>())
+            .execute(&mut *self.inner)
+            .await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 

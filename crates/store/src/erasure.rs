@@ -37,6 +37,8 @@ impl Tx {
             "delete from consent_log where contact_id = any($1)",
             "delete from short_links where contact_id = any($1)",
             "delete from contacts where id = any($1)",
+            // What comes of them later is no contact's.
+            "insert into strangers select distinct unnest($1::text[]) on conflict do nothing",
         ] {
             sqlx::query(statement).bind(ids).execute(&mut *self.inner).await?;
         }

@@ -38,6 +38,9 @@ impl Tx {
         .bind(&data)
         .fetch_all(&mut *self.inner)
         .await?;
+        if !rows.is_empty() {
+            self.strangers_note(events).await?;
+        }
         let mut new: std::collections::HashSet<(String, String, String)> = rows
             .iter()
             .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
@@ -46,6 +49,21 @@ impl Tx {
             .iter()
             .map(|event| new.remove(&(event.contact_id.clone(), event.source.clone(), event.id.clone())))
             .collect())
+    }
+
+    /// Notes who of them is no contact (see the table `strangers`).
+    async fn strangers_note(&mut self, events: &[BusinessEvent]) -> Result<(), StoreError> {
+        let mut ids: Vec<&str> = events.iter().map(|event| event.contact_id.as_str()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        sqlx::query(
+            "insert into strangers select id from unnest($1::text[]) n (id)
+             where not exists (select from contacts c where c.id = n.id) order by 1 on conflict do nothing",
+        )
+        .bind(&ids)
+        .execute(&mut *self.inner)
+        .await?;
+        Ok(())
     }
 
     /// Adds to how many messages events have started.

@@ -279,7 +279,17 @@ impl Dice {
                 _ => format!("not ({one})"),
             };
         }
-        match self.below(10) {
+        match self.below(11) {
+            10 => format!(
+                "received campaign {:?}",
+                self.pick(&[
+                    "Soldes",
+                    "Soldes 2024-02-29",
+                    "Rentrée",
+                    "00000000-0000-0000-0000-000000000000",
+                    "none"
+                ])
+            ),
             0 => format!("age {} {}", self.order(), self.age()),
             1 => self
                 .pick(&[

@@ -29,12 +29,16 @@ pub struct Occurrence<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Past<'a> {
     pub occurrences: Vec<Occurrence<'a>>,
+    /// The campaigns of which a message was accepted for the contact, by name and by id: all, where
+    /// [`Expression::asks_received_with`] says so.
+    pub received: &'a [String],
 }
 
 impl<'a> FromIterator<Occurrence<'a>> for Past<'a> {
     fn from_iter<I: IntoIterator<Item = Occurrence<'a>>>(occurrences: I) -> Self {
         Past {
             occurrences: occurrences.into_iter().collect(),
+            received: &[],
         }
     }
 }
@@ -158,6 +162,7 @@ impl Context<'_> {
             Node::Not(node) => !self.node(node, nested),
             Node::Is(subject, test) => self.is(subject, test),
             Node::Did(did) => self.did(did),
+            Node::Received(campaign) => self.past.received.contains(campaign),
             Node::Member(name) => {
                 nested < MAX_NESTED_AUDIENCES
                     && (self.audiences)(name).is_some_and(|audience| self.node(audience.root(), nested + 1))

@@ -9,7 +9,7 @@
 //! ```text
 //! condition = FIELD test | "did" ["not"] ["first" | "last"] TYPE ["(" PROPERTY test {"," PROPERTY test} ")"]
 //!                              ["count" op N | "sum(" PROPERTY ")" op NUMBER] ["within" N UNIT | "since" DATE] ["before" DATE]
-//!           | "in audience" NAME | "not" condition | "(" condition ")" | condition "and" condition | condition "or" condition
+//!           | "in audience" NAME | "received campaign" NAME | "not" condition | "(" condition ")" | condition "and" condition | condition "or" condition
 //! test      = op value | ["not"] "in (" value {"," value} ")" | ["not"] "contains" TEXT | ["not"] "starts with" TEXT
 //!           | "is" ["not"] "set" | "within" N ("days" | "weeks")
 //! op        = "=" | "!=" | "<" | "<=" | ">" | ">="
@@ -38,7 +38,9 @@
 //! 5. `did first TYPE(…)` takes the contact's earliest event of the type (by time, then source, then id) and asks filters
 //!    and window of it; `last` likewise. `count` and `sum` are 0 where nothing matches. `sum` adds the numbers (as in 2) to
 //!    nine digits after the point, and leaves out those from 10^18 on.
-//! 6. An audience that is not there holds for nobody, nor does one nested deeper than [`MAX_NESTED_AUDIENCES`].
+//! 6. `received campaign` holds for whom a gateway took a message of a campaign of that name or id (of all such campaigns,
+//!    and of the occurrences of a recurring one), and it was not found undeliverable later.
+//! 7. An audience that is not there holds for nobody, nor does one nested deeper than [`MAX_NESTED_AUDIENCES`].
 //!
 //! There is one tree and two evaluators: [`Expression::matches`] here, for triggers, and SQL in the store, for campaigns.
 //! A property test on a real PostgreSQL holds them equal.
@@ -54,7 +56,7 @@ pub mod tree;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -133,17 +135,36 @@ impl Expression {
     /// The event types that it and the audiences that it leads to ask after.
     pub fn did_types_with(&self, audiences: Audiences<'_>) -> BTreeSet<String> {
         let mut types = self.did_types();
+        for audience in self.leads_to(audiences) {
+            types.extend(audience.did_types());
+        }
+        types
+    }
+
+    /// Whether it or an audience that it leads to asks what campaigns a contact received.
+    pub fn asks_received_with(&self, audiences: Audiences<'_>) -> bool {
+        let asks = |expression: &Expression| {
+            let mut asks = false;
+            expression.0.walk(&mut |node| asks |= matches!(node, Node::Received(_)));
+            asks
+        };
+        asks(self) || self.leads_to(audiences).iter().any(|audience| asks(audience))
+    }
+
+    /// The audiences that it names, and those that they name, each once.
+    fn leads_to(&self, audiences: Audiences<'_>) -> Vec<Arc<Expression>> {
+        let mut found = Vec::new();
         let mut seen = BTreeSet::new();
         let mut waiting: Vec<String> = self.audiences().into_iter().collect();
         while let Some(name) = waiting.pop() {
             if let Some(audience) = audiences(&name)
                 && seen.insert(name)
             {
-                types.extend(audience.did_types());
                 waiting.extend(audience.audiences());
+                found.push(audience);
             }
         }
-        types
+        found
     }
 
     /// The audiences that it names itself.
@@ -155,6 +176,25 @@ impl Expression {
             }
         });
         names
+    }
+
+    /// The properties of events that it and the audiences that it leads to compare for equality with a text: (event type,
+    /// path). What an index can find.
+    pub fn equal_properties_with(&self, audiences: Audiences<'_>) -> BTreeSet<(String, Vec<String>)> {
+        let mut found = BTreeSet::new();
+        let mut look = |expression: &Expression| {
+            expression.0.walk(&mut |node| {
+                let Node::Did(did) = node else { return };
+                let equal = did
+                    .filters
+                    .iter()
+                    .filter(|filter| !filter.negated && filter.test.is_equal_to_texts());
+                found.extend(equal.map(|filter| (did.kind.clone(), filter.path.0.clone())));
+            });
+        };
+        look(self);
+        self.leads_to(audiences).iter().for_each(|audience| look(audience));
+        found
     }
 
     /// The attributes that it asks after.

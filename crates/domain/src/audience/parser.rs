@@ -236,6 +236,9 @@ impl Parser {
         if self.take_word("in") {
             return self.member();
         }
+        if self.take_word("received") {
+            return self.received();
+        }
         let subject = self.subject()?;
         let kind = match &subject {
             Subject::Field(Field::BirthDate) => Kind::Date,
@@ -253,6 +256,17 @@ impl Parser {
         if !self.take_word("audience") {
             return Err(self.expected("`audience` and its name in quotes", &["audience"]));
         }
+        self.name("an audience's name in quotes").map(Node::Member)
+    }
+
+    fn received(&mut self) -> Parsed<Node> {
+        if !self.take_word("campaign") {
+            return Err(self.expected("`campaign` and its name or id in quotes", &["campaign"]));
+        }
+        self.name("a campaign's name or id in quotes").map(Node::Received)
+    }
+
+    fn name(&mut self, expected: &str) -> Parsed<String> {
         let name = match self.peek() {
             Token::Text(name) if !name.is_empty() => name.clone(),
             Token::Word(segments) => segments
@@ -260,15 +274,18 @@ impl Parser {
                 .map(|segment| segment.text.as_str())
                 .collect::<Vec<_>>()
                 .join("."),
-            _ => return Err(self.expected("an audience's name in quotes", &[])),
+            _ => return Err(self.expected(expected, &[])),
         };
         self.at += 1;
-        Ok(Node::Member(name))
+        Ok(name)
     }
 
     fn subject(&mut self) -> Parsed<Subject> {
         let Token::Word(segments) = self.peek() else {
-            return Err(self.expected("a condition: a field's name, `did`, `not`, `in audience` or `(`", &[]));
+            return Err(self.expected(
+                "a condition: a field's name, `did`, `not`, `in audience`, `received campaign` or `(`",
+                &[],
+            ));
         };
         if self.is_any_word(0, &RESERVED) {
             return Err(self.expected(

@@ -34,6 +34,10 @@ impl Display for Node {
                 f.write_str("in audience ")?;
                 text(f, name)
             }
+            Node::Received(campaign) => {
+                f.write_str("received campaign ")?;
+                text(f, campaign)
+            }
         }
     }
 }

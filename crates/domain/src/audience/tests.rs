@@ -32,6 +32,7 @@ fn printing_gives_the_same_expression() {
         "a = 1 and b = 2 or c = 3",
         "`last visit` within 30 days or `and` = true or `age` > 3 or `event.x` is set",
         "city not in (\"a\", 'b', 3, 2026-01-01, false) and city not contains \"x\" and phone not starts with \"+262\"",
+        "received campaign \"Soldes d'été\" or not received campaign \"0190c5c8-7c4f-7d3e-9b5a-000000000007\"",
         "in audience \"young-north\" and not in audience \"vip\"",
         "event.amount > 0 and event.`to do`.x = \"y\" and city = event.city and name contains event.part",
         "did order.placed(category = event.category, amount > event.amount) within 30 days",

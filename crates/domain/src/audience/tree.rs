@@ -16,6 +16,8 @@ pub enum Node {
     Did(Did),
     /// `in audience "NAME"`
     Member(String),
+    /// `received campaign "NAME or ID"`
+    Received(String),
 }
 
 /// What a test looks at.
@@ -94,6 +96,18 @@ pub enum Test {
     IsSet,
     /// The date lies in the last days, today included.
     Within(Span),
+}
+
+impl Test {
+    /// Whether it asks for one of some fixed texts.
+    pub fn is_equal_to_texts(&self) -> bool {
+        let is_text = |literal: &Literal| matches!(literal, Literal::Text(_));
+        match self {
+            Test::Compare(Comparison::Equal, Operand::Literal(literal)) => is_text(literal),
+            Test::In(list) => list.iter().all(is_text),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -303,7 +317,7 @@ impl Node {
         match self {
             Node::And(nodes) | Node::Or(nodes) => nodes.iter().for_each(|node| node.walk(visit)),
             Node::Not(node) => node.walk(visit),
-            Node::Is(..) | Node::Did(_) | Node::Member(_) => {}
+            Node::Is(..) | Node::Did(_) | Node::Member(_) | Node::Received(_) => {}
         }
     }
 }

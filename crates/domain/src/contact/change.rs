@@ -13,6 +13,7 @@ use crate::Phone;
 
 const MAX_ID: usize = 200;
 const MAX_TEXT: usize = 500;
+const MAX_WORD: usize = 100;
 const MAX_ATTRIBUTE_NAME: usize = 100;
 const MAX_ATTRIBUTE_TEXT: usize = 2_000;
 /// Attributes in one change.
@@ -129,10 +130,10 @@ impl ContactChange {
             }
             "first_name" => self.first_name = Some(line(name, text)?),
             "last_name" => self.last_name = Some(line(name, text)?),
-            "gender" => self.gender = Some(line(name, text)?),
+            "gender" => self.gender = Some(word(name, text)?),
             "birth_date" => self.birth_date = Some(birth_date(text)?),
             "city" => self.city = Some(line(name, text)?),
-            "region" => self.region = Some(line(name, text)?),
+            "region" => self.region = Some(word(name, text)?),
             "postal_code" => self.postal_code = Some(line(name, text)?),
             "language" => self.language = Some(language(text)?),
             "time_zone" => self.time_zone = Some(time_zone(text)?),
@@ -255,6 +256,14 @@ fn is_field(name: &str) -> bool {
             | "time_zone"
             | "marketing_consent"
     )
+}
+
+/// As [`line`], and short: it stands in an index.
+fn word(field: &str, text: &str) -> Result<Option<String>, FieldError> {
+    if text.len() > MAX_WORD && text.chars().count() > MAX_WORD {
+        return Err(FieldError::new(field, format!("expected up to {MAX_WORD} characters")));
+    }
+    line(field, text)
 }
 
 fn line(field: &str, text: &str) -> Result<Option<String>, FieldError> {

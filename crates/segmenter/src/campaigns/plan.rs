@@ -15,7 +15,7 @@ use std::{
 };
 
 use domain::{
-    Cause, MessageId, Phone, Reason,
+    Cause, Class, MessageId, Phone, Reason,
     audience::{self, Expression},
 };
 use jiff::Timestamp;
@@ -25,7 +25,7 @@ use stage::crash;
 use store::{
     Campaign, CampaignError, StoreError,
     audience::Named,
-    campaigns::{ChunkMember, Page},
+    campaigns::{ChunkMember, Met, Page},
 };
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -184,7 +184,11 @@ async fn walk(work: Work, mut campaign: Campaign) -> Result<Ended, PlanError> {
             .await?;
         let first: Page = first
             .into_iter()
-            .map(|contact| (contact.id, contact.phone.map(|phone| phone.e164().to_owned())))
+            .map(|contact| Met {
+                consents: contact.marketing_consent.is_given(),
+                phone: contact.phone.map(|phone| phone.e164().to_owned()),
+                id: contact.id,
+            })
             .collect();
         if !first.is_empty() {
             match planned(&work, campaign, first, &prices).await? {
@@ -263,11 +267,18 @@ async fn plan(work: Work, mut campaign: Campaign, page: Page, prices: Prices) ->
     let mut phones: Vec<(usize, Phone)> = Vec::with_capacity(page.len());
     let mut hashes = Vec::with_capacity(page.len());
     let mut seen: HashSet<String> = HashSet::with_capacity(page.len());
-    for (place, (contact_id, phone)) in page.into_iter().enumerate() {
-        let control = is_control(&campaign, &contact_id);
-        let mut suppress = control.then_some(Reason::ControlGroup);
-        // One without a phone is the renderer's to suppress; one of the control group speaks for no phone.
-        if let Some(phone) = phone.filter(|_| !control) {
+    for (place, met) in page.into_iter().enumerate() {
+        let Met { id, phone, consents } = met;
+        let control = is_control(&campaign, &id);
+        let refuses = phone.is_some() && prices.marketing && !consents;
+        let mut suppress = match (control, refuses) {
+            (true, _) => Some(Reason::ControlGroup),
+            // Decided here for good: should the consent come in a moment, two could write to one phone.
+            (false, true) => Some(Reason::NoConsent),
+            (false, false) => None,
+        };
+        // One without a phone is the renderer's to suppress; one that gets nothing speaks for no phone.
+        if let Some(phone) = phone.filter(|_| suppress.is_none()) {
             if seen.insert(phone.clone()) {
                 let phone = Phone::from_e164(phone);
                 hashes.push(work.phone_key.hash(&phone));
@@ -276,7 +287,10 @@ async fn plan(work: Work, mut campaign: Campaign, page: Page, prices: Prices) ->
                 suppress = Some(Reason::DuplicatePhone);
             }
         }
-        members.push(ChunkMember { contact_id, suppress });
+        members.push(ChunkMember {
+            contact_id: id,
+            suppress,
+        });
     }
     let speakers: Vec<&str> = phones
         .iter()
@@ -326,11 +340,14 @@ fn is_control(campaign: &Campaign, contact_id: &str) -> bool {
     part < campaign.control_percent.unsigned_abs().into()
 }
 
-/// What a message is estimated to cost, for a campaign with a budget: the parts of the longest text of a sample.
+/// What is known of a campaign's messages before they are made. What one is estimated to cost, for a campaign with a
+/// budget: the parts of the longest text of a sample.
 #[derive(Clone, Debug)]
 struct Prices {
     policy: Arc<Policy>,
     parts: i64,
+    /// The template is marketing: only who consents to it is written to.
+    marketing: bool,
 }
 
 impl Prices {
@@ -345,6 +362,11 @@ impl Prices {
         let mut prices = Prices {
             policy: snapshot.policy.clone(),
             parts: 1,
+            // A template that is not there (any more) is the renderer's to refuse.
+            marketing: snapshot
+                .templates
+                .get(&campaign.template)
+                .is_some_and(|template| template.class == Class::Marketing),
         };
         if campaign.budget_micros.is_none() {
             return Ok(prices);

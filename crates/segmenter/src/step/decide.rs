@@ -224,6 +224,7 @@ async fn decided(
 struct Known<'a> {
     contacts: HashMap<String, Contact>,
     history: HashMap<String, Vec<BusinessEvent>>,
+    received: HashMap<String, Vec<String>>,
     /// Where each event of the batch came.
     places: HashMap<EventKey<'a>, usize>,
 }
@@ -233,6 +234,7 @@ impl<'a> Known<'a> {
         let mut contacts = BTreeSet::new();
         let mut types = BTreeSet::new();
         let mut with_history = BTreeSet::new();
+        let mut with_received = BTreeSet::new();
         for candidate in candidates {
             let fired = candidate.cause.timer.is_some();
             if !candidate.rule.needs(fired) {
@@ -240,6 +242,9 @@ impl<'a> Known<'a> {
             }
             let contact = candidate.cause.event.contact_id.as_str();
             contacts.insert(contact);
+            if candidate.rule.asks_received() {
+                with_received.insert(contact);
+            }
             for kind in candidate.rule.types(fired) {
                 types.insert(kind);
                 with_history.insert(contact);
@@ -253,6 +258,7 @@ impl<'a> Known<'a> {
         Ok(Known {
             contacts: tx.contacts_get(&as_list(contacts)).await?,
             history: tx.history_for(&as_list(with_history), &as_list(types), None).await?,
+            received: tx.campaigns_received(&as_list(with_received)).await?,
             places,
         })
     }
@@ -270,7 +276,7 @@ impl<'a> Known<'a> {
             ..Contact::default()
         };
         let contact = self.contacts.get(&event.contact_id).unwrap_or(&unknown);
-        let past: Past<'_> = self
+        let mut past: Past<'_> = self
             .history
             .get(&event.contact_id)
             .map_or(&[][..], Vec::as_slice)
@@ -279,6 +285,7 @@ impl<'a> Known<'a> {
             .filter(|other| fired || self.places.get(&key(other)).is_none_or(|place| *place <= cause.place))
             .map(occurrence)
             .collect();
+        past.received = self.received.get(&event.contact_id).map_or(&[], Vec::as_slice);
         if !rule.holds(contact, &past, event, rules.audiences(), now) {
             return false;
         }

@@ -23,6 +23,8 @@ pub(super) struct Rule {
     unless: Option<Unless>,
     /// The event types whose history it looks at, before it waits.
     conditions: BTreeSet<String>,
+    /// Whether it looks at the campaigns that a contact received.
+    received: bool,
 }
 
 #[derive(Debug, Default)]
@@ -94,17 +96,19 @@ impl Rule {
             None => None,
         };
         let find = |name: &str| audiences.get(name).cloned();
-        let conditions = when
-            .iter()
-            .chain(audience.as_deref())
-            .flat_map(|expression| expression.did_types_with(&find))
-            .collect();
+        let mut conditions = BTreeSet::new();
+        let mut received = false;
+        for expression in when.iter().chain(audience.as_deref()) {
+            conditions.extend(expression.did_types_with(&find));
+            received |= expression.asks_received_with(&find);
+        }
         Ok(Rule {
             trigger,
             when,
             audience,
             unless,
             conditions,
+            received,
         })
     }
 
@@ -130,6 +134,11 @@ impl Rule {
     /// Whether it looks at the contact or its history, at an event's arrival (`false`) or when the wait is over.
     pub fn needs(&self, fired: bool) -> bool {
         self.when.is_some() || self.audience.is_some() || (fired && self.unless.is_some())
+    }
+
+    /// Whether it looks at the campaigns that the contact received.
+    pub fn asks_received(&self) -> bool {
+        self.received
     }
 
     /// The event types whose history it looks at.

@@ -1,5 +1,7 @@
 //! Whom an expression matches: counted, listed and walked over in PostgreSQL.
 
+mod count;
+pub mod properties;
 mod sql;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -9,36 +11,22 @@ use jiff::Timestamp;
 use sqlx::Row;
 
 use self::sql::Sql;
-use crate::{Store, StoreError, Tx, campaigns::Walk, contacts};
+use crate::{
+    Store, StoreError, Tx,
+    campaigns::{Met, Page, Walk},
+    contacts,
+};
 
 /// The named audiences that an expression may refer to.
 pub type Named = BTreeMap<String, Arc<Expression>>;
+
+/// The properties of events that have an index: (event type, path).
+pub(crate) type Indexed = std::collections::BTreeSet<(String, Vec<String>)>;
 
 /// Pages that are read ahead of whoever walks.
 const AHEAD: usize = 2;
 
 impl Store {
-    /// How many contacts match at `now`.
-    pub async fn audience_count(
-        &self,
-        expression: &Expression,
-        audiences: &Named,
-        now: Timestamp,
-    ) -> Result<i64, StoreError> {
-        let mut sql = Sql::new(audiences, now);
-        sql.push("select count(*) from ").matching(expression, None);
-        let (text, arguments) = sql.finish()?;
-        let mut tx = self.begin().await?;
-        tx.audience_settings("60s").await?;
-        // Not kept as a prepared statement: it is planned with its values, which is what makes it fast.
-        let count = sqlx::query_scalar_with(sqlx::AssertSqlSafe(text), arguments)
-            .persistent(false)
-            .fetch_one(&mut *tx.inner)
-            .await?;
-        tx.commit().await?;
-        Ok(count)
-    }
-
     /// The contacts that match and come after the id `after`, in id order; `""` for the first page.
     pub async fn audience_page(
         &self,
@@ -48,7 +36,8 @@ impl Store {
         limit: i64,
         now: Timestamp,
     ) -> Result<Vec<Contact>, StoreError> {
-        let mut sql = Sql::new(audiences, now);
+        let indexed = self.audience_indexed(expression, audiences, now).await?;
+        let mut sql = Sql::new(audiences, &indexed, now);
         sql.push("select ")
             .push(contacts::COLUMNS)
             .push(" from ")
@@ -75,8 +64,9 @@ impl Store {
         page: usize,
         now: Timestamp,
     ) -> Result<Walk, StoreError> {
-        let mut sql = Sql::new(audiences, now);
-        sql.push("declare walk no scroll cursor for select c.id, c.phone from ");
+        let indexed = self.audience_indexed(expression, audiences, now).await?;
+        let mut sql = Sql::new(audiences, &indexed, now);
+        sql.push("declare walk no scroll cursor for select c.id, c.phone, c.marketing_consent is true from ");
         sql.matching(expression, Some(after));
         sql.push(" order by c.id");
         let (text, arguments) = sql.finish()?;
@@ -129,10 +119,18 @@ impl Tx {
         Ok(())
     }
 
-    async fn walk_fetch(&mut self, page: usize) -> Result<Vec<(String, Option<String>)>, StoreError> {
+    async fn walk_fetch(&mut self, page: usize) -> Result<Page, StoreError> {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("fetch {page} from walk")))
             .fetch_all(&mut *self.inner)
             .await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+        rows.iter()
+            .map(|row| {
+                Ok(Met {
+                    id: row.try_get(0)?,
+                    phone: row.try_get(1)?,
+                    consents: row.try_get(2)?,
+                })
+            })
+            .collect()
     }
 }

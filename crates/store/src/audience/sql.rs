@@ -20,7 +20,7 @@ use domain::audience::{
 use jiff::{Timestamp, civil::Date};
 use sqlx::{Arguments as _, Encode, Postgres, Type, postgres::PgArguments};
 
-use super::Named;
+use super::{Indexed, Named};
 use crate::{
     StoreError,
     time::{At, Day},
@@ -37,6 +37,7 @@ pub(super) struct Sql<'a> {
     /// Joins that the condition needs.
     joins: Vec<String>,
     audiences: &'a Named,
+    indexed: &'a Indexed,
     now: Timestamp,
     failed: Option<StoreError>,
 }
@@ -52,13 +53,15 @@ enum Source<'a> {
 }
 
 impl<'a> Sql<'a> {
-    pub fn new(audiences: &'a Named, now: Timestamp) -> Sql<'a> {
+    /// `indexed`: the properties of events that an index finds by the text's key.
+    pub fn new(audiences: &'a Named, indexed: &'a Indexed, now: Timestamp) -> Sql<'a> {
         Sql {
             text: String::new(),
             arguments: PgArguments::default(),
             count: 0,
             joins: Vec::new(),
             audiences,
+            indexed,
             now,
             failed: None,
         }
@@ -123,6 +126,7 @@ impl<'a> Sql<'a> {
             Node::Not(node) => self.node(node, !holds, all, nested),
             Node::Is(subject, test) => self.leaf(holds, |sql| sql.is(subject, test)),
             Node::Did(did) => self.did(did, holds, all),
+            Node::Received(campaign) => self.received(campaign, holds),
             Node::Member(name) => {
                 let audience = self.audiences.get(name).map(Arc::clone);
                 match audience {
@@ -140,6 +144,17 @@ impl<'a> Sql<'a> {
                 }
             }
         }
+    }
+
+    /// The campaigns of that name or id are few and found first; then their messages by index.
+    fn received(&mut self, campaign: &str, holds: bool) {
+        self.push(if holds { "c.id in (" } else { "c.id not in (" });
+        self.push("select m.contact_id from messages m where m.state = any(");
+        self.bind(crate::campaigns::received_states());
+        self.push(") and m.campaign_id in (")
+            .push(crate::campaigns::NAMED)
+            .bind(campaign.to_owned())
+            .push("))");
     }
 
     fn joined(&mut self, nodes: &[Node], holds: bool, all: bool, nested: usize, separator: &str) {
@@ -508,6 +523,36 @@ impl<'a> Sql<'a> {
         self.events(did);
     }
 
+    /// For an index: that a text's key is one of those asked for. That the text is, is asked beside it.
+    fn key(&mut self, path: &[String], test: &Test) {
+        let texts: Vec<String> = match test {
+            Test::Compare(Comparison::Equal, Operand::Literal(Literal::Text(text))) => vec![text.clone()],
+            Test::In(list) if test.is_equal_to_texts() => list
+                .iter()
+                .filter_map(|literal| match literal {
+                    Literal::Text(text) => Some(text.clone()),
+                    _ => None,
+                })
+                .collect(),
+            _ => return,
+        };
+        self.push("audience_key(");
+        self.text_of(&Source::Json("h.data", path));
+        match texts.as_slice() {
+            [one] => self.push(") = audience_key(").bind(one.clone()).push(") and "),
+            _ => self
+                .push(") = any(array(select audience_key(t) from unnest(")
+                .bind(texts)
+                .push("::text[]) t)) and "),
+        };
+    }
+
+    /// A query of the contacts that did it, each once and whether there is such a contact or not.
+    pub fn doers(&mut self, did: &Did) -> &mut Self {
+        self.who(did, None);
+        self
+    }
+
     /// The condition on the row `h` of `history`.
     fn events(&mut self, did: &Did) {
         self.push("h.type = ").bind(did.kind.clone());
@@ -521,11 +566,24 @@ impl<'a> Sql<'a> {
         for filter in &did.filters {
             self.push(" and ");
             let Path(path) = &filter.path;
+            if !filter.negated
+                && self
+                    .indexed
+                    .iter()
+                    .any(|(kind, known)| *kind == did.kind && known == path)
+            {
+                self.key(path, &filter.test);
+            }
             self.leaf(!filter.negated, |sql| {
                 sql.test(&Source::Json("h.data", path), &filter.test)
             });
         }
     }
+}
+
+/// Whether any event will do, as the count of the history needs it.
+pub(super) fn is_plain(did: &Did) -> bool {
+    is_any(did) && !matches!(did.measure, Measure::Sum(..) | Measure::Count(..))
 }
 
 /// Whether any event will do. The last one lies in a window without end exactly where any does, and the first one in a

@@ -28,8 +28,18 @@ pub struct Chunk {
     pub members: Vec<ChunkMember>,
 }
 
-/// (contact id, phone), in id order.
-pub type Page = Vec<(String, Option<String>)>;
+/// A contact that a walk meets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Met {
+    pub id: String,
+    /// E.164.
+    pub phone: Option<String>,
+    /// It consents to marketing.
+    pub consents: bool,
+}
+
+/// In id order.
+pub type Page = Vec<Met>;
 
 /// The contacts of an audience in id order, page by page, as one statement's snapshot.
 #[derive(Debug)]

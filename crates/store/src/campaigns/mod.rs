@@ -6,6 +6,7 @@
 //! becomes `cancelled`.
 
 mod expansion;
+mod received;
 mod states;
 
 use domain::CampaignState;
@@ -14,7 +15,8 @@ use serde_json::{Map, Value};
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
-pub use expansion::{Chunk, ChunkMember, Page, Walk};
+pub use expansion::{Chunk, ChunkMember, Met, Page, Walk};
+pub(crate) use received::{NAMED, received_states};
 
 use crate::{Store, StoreError, Tx, time::At, time::at};
 
