@@ -54,9 +54,22 @@ impl Store {
     }
 }
 
+/// Strangers that are looked up one by one, a few microseconds each; of more, all that they did is gone through once more.
+const FEW: i64 = 2_000;
+
 /// How many contacts did it: all who did, less those who are no contact.
 fn doers(sql: &mut Sql<'_>, did: &Did) {
-    sql.push("(select count(*) from (").doers(did);
-    sql.push(") g) - (select count(*) from strangers s join (").doers(did);
-    sql.push(") g on g.contact_id = s.contact_id where not exists (select from contacts c where c.id = s.contact_id))");
+    sql.push("(select count(*) from (").doers(did).push(") g) - case");
+    sql.push(" when (select count(*) from (select from strangers limit ")
+        .bind(FEW);
+    sql.push(") f) < ").bind(FEW);
+    // With its limit the inner question stays one of each stranger.
+    sql.push(" then (select count(*) from strangers s where (select true from history h where h.contact_id = s.contact_id and ");
+    sql.done(did).push(" limit 1) and ").push(NOBODY);
+    sql.push(") else (select count(*) from strangers s join (").doers(did);
+    sql.push(") g on g.contact_id = s.contact_id where ")
+        .push(NOBODY)
+        .push(") end");
 }
+
+const NOBODY: &str = "not exists (select from contacts c where c.id = s.contact_id)";

@@ -74,8 +74,12 @@ impl Store {
     /// Makes one index that is asked for, and drops those that are not any more, unless somebody else is at it. `least`:
     /// of fewer events of a type an index is of no use. Whether there was something to make.
     pub async fn audience_properties_keep(&self, now: Timestamp, least: i64) -> Result<bool, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        if next(&mut connection, least).await?.is_none() && old(&mut connection, now).await?.is_empty() {
+            return Ok(false);
+        }
         // A connection of its own: the lock lives as long as it does.
-        let mut connection = self.pool.acquire().await?.detach();
+        let mut connection = connection.detach();
         sqlx::query("select set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false)")
             .execute(&mut connection)
             .await?;
@@ -93,12 +97,7 @@ impl Store {
 }
 
 async fn keep(connection: &mut PgConnection, now: Timestamp, least: i64) -> Result<bool, StoreError> {
-    let since = now.checked_sub(KEPT).unwrap_or(Timestamp::MIN);
-    let old: Vec<i32> = sqlx::query_scalar("select id from audience_properties where asked_at < $1")
-        .bind(At(since))
-        .fetch_all(&mut *connection)
-        .await?;
-    for id in old {
+    for id in old(connection, now).await? {
         // First nobody counts on it any more, then it goes.
         sqlx::query("update audience_properties set built_at = null where id = $1")
             .bind(id)
@@ -168,6 +167,17 @@ async fn keep(connection: &mut PgConnection, now: Timestamp, least: i64) -> Resu
     Ok(true)
 }
 
+/// The properties that nobody asks for any more.
+async fn old(connection: &mut PgConnection, now: Timestamp) -> Result<Vec<i32>, StoreError> {
+    let since = now.checked_sub(KEPT).unwrap_or(Timestamp::MIN);
+    Ok(
+        sqlx::query_scalar("select id from audience_properties where asked_at < $1")
+            .bind(At(since))
+            .fetch_all(connection)
+            .await?,
+    )
+}
+
 /// The property that is next to get an index.
 async fn next(connection: &mut PgConnection, least: i64) -> Result<Option<i32>, StoreError> {
     Ok(sqlx::query_scalar(
@@ -214,6 +224,6 @@ async fn run(
 }
 
 /// How often the keeper looks.
-pub const LOOK: Duration = Duration::from_secs(2);
+pub const LOOK: Duration = Duration::from_secs(5);
 /// Of fewer events of a type an index is of no use.
 pub const LEAST: i64 = 50_000;
