@@ -84,7 +84,7 @@ impl Phone {
 }
 
 /// A valid mobile or fixed line number that is E.164 already, as most of what systems export: it is only looked up in
-/// libphonenumber's data, which takes a tenth of reading what people write. Whatever is not plainly one (a national
+/// libphonenumber's data, and not read as what people write. Whatever is not plainly one (a national
 /// prefix that could be cut off, a country code whose regions must be told apart by more) is left to the whole reading,
 /// with which this agrees: a property test holds it so.
 fn canonical(text: &str, country: Option<phonenumber::country::Id>) -> Option<Phone> {
@@ -104,7 +104,7 @@ fn canonical(text: &str, country: Option<phonenumber::country::Id>) -> Option<Ph
             .national_prefix()
             .is_some_and(|prefix| national.starts_with(prefix));
         let parsed = meta.national_prefix_for_parsing();
-        !prefixed && !parsed.is_some_and(|prefix| prefix.find(national).is_some_and(|found| found.start() == 0))
+        !prefixed && parsed.is_none_or(|prefix| prefix.find(national).is_none_or(|found| found.start() != 0))
     };
     let asked = country.and_then(|country| DATABASE.by_id(country.as_ref()));
     if national.starts_with('0')

@@ -59,7 +59,7 @@ async fn measure(store: Store, triggers: usize) -> Result<(f64, f64), Box<dyn Er
         let toml = format!(
             "[[trigger]]\nname = \"t{number}\"\non = \"{on}\"\nwhen = 'event.amount > {number} and did {on} count >= 3 within 30 days'\ntemplate = \"t\"\n"
         );
-        for resource in parse_toml(&toml)? {
+        for resource in parse_toml(&toml).map_err(|errors| format!("{errors:?}"))? {
             snapshot.insert(resource, 1);
         }
     }
