@@ -7,7 +7,7 @@ use domain::{Class, Reason, State};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde_json::{Map, Value, json};
 
-use crate::{Callback, DeadLetter, Inbound, Job, Outbound, Receipt, Record, Timer, Topic};
+use crate::{Callback, Click, DeadLetter, Inbound, Job, Outbound, Receipt, Record, Timer, Topic};
 
 /// The schemas, by the record's type (`tamtam.receipt.v1`).
 pub fn schemas() -> Vec<(&'static str, Value)> {
@@ -18,6 +18,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         schema::<Callback>(),
         schema::<Receipt>(),
         schema::<Inbound>(),
+        schema::<Click>(),
         schema::<DeadLetter>(),
     ]
 }

@@ -332,7 +332,7 @@ impl std::fmt::Debug for Inbound {
 }
 
 /// `tamtam.click.v1`: somebody followed a short link of a message.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Click {
     /// One a click; following a link twice is two.
     pub id: Uuid,
@@ -342,6 +342,7 @@ pub struct Click {
     pub code: String,
     /// Where it led, without query and fragment.
     pub url: String,
+    #[schemars(with = "contract::Time")]
     pub at: Timestamp,
 }
 
