@@ -88,20 +88,22 @@ impl Tx {
         let mut ids: Vec<&str> = changes.iter().map(|change| change.id.as_str()).collect();
         ids.sort_unstable();
         ids.dedup();
-        // Locked in id order, so that two batches wait for each other and do not deadlock.
+        // First made, then locked, each in id order: who waits for a contact that another is making holds nothing that the
+        // other still asks for. So two batches wait for each other and do not deadlock.
+        let (_, fresh) = merge(changes, &HashMap::new());
+        let known: HashSet<String> = self.contacts_known(&ids).await?;
+        let unknown = |known: &HashSet<String>| -> Vec<&Contact> {
+            fresh.values().filter(|contact| !known.contains(&contact.id)).collect()
+        };
+        let mut made = self.contacts_insert(&unknown(&known), now).await?;
         let mut before = self.contacts_select(&ids, "order by id for update").await?;
-        let (mut answers, mut after) = merge(changes, &before);
-        let made = self.contacts_insert(&new(&after, &before), now).await?;
-        let theirs: Vec<&str> = after
-            .keys()
-            .copied()
-            .filter(|id| !before.contains_key(*id) && !made.contains(*id))
-            .collect();
-        if !theirs.is_empty() {
-            // Somebody else made these in between: the changes are made to what they wrote.
-            before.extend(self.contacts_select(&theirs, "order by id for update").await?);
-            (answers, after) = merge(changes, &before);
+        if before.len() < ids.len() {
+            // Erased by somebody in between.
+            let there: HashSet<String> = before.keys().cloned().collect();
+            made.extend(self.contacts_insert(&unknown(&there), now).await?);
         }
+        before.retain(|id, _| !made.contains(id));
+        let (answers, after) = merge(changes, &before);
         let mut written: Vec<&Contact> = after
             .values()
             .filter(|contact| before.get(&contact.id).is_some_and(|known| known != *contact))
@@ -123,6 +125,14 @@ impl Tx {
         Ok(answers)
     }
 
+    async fn contacts_known(&mut self, ids: &[&str]) -> Result<HashSet<String>, StoreError> {
+        let known: Vec<String> = sqlx::query_scalar("select id from contacts where id = any($1)")
+            .bind(ids)
+            .fetch_all(&mut *self.inner)
+            .await?;
+        Ok(known.into_iter().collect())
+    }
+
     /// Inserts contacts, in id order; which of them were not there.
     async fn contacts_insert(&mut self, contacts: &[&Contact], now: Timestamp) -> Result<HashSet<String>, StoreError> {
         if contacts.is_empty() {
@@ -141,11 +151,13 @@ impl Tx {
             .bind(At(now))
             .fetch_all(&mut *self.inner)
             .await?;
+        let made: HashSet<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        // Of those alone: they are nobody else's now, so nobody else waits for these rows.
         sqlx::query("delete from strangers where contact_id = any($1)")
-            .bind(contacts.iter().map(|contact| contact.id.as_str()).collect::<Vec<_>>())
+            .bind(made.iter().map(String::as_str).collect::<Vec<_>>())
             .execute(&mut *self.inner)
             .await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        Ok(made)
     }
 
     async fn contacts_write(&mut self, contacts: &[&Contact], now: Timestamp) -> Result<(), StoreError> {
