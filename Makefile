@@ -6,7 +6,8 @@ SHELL := /bin/bash
 INSTALL := deploy/install.sh
 KAFKA := .cache/kafka
 
-.PHONY: help demo demo-kafka up test test-kafka test-deploy check crash crash-kafka chaos backlog receipts bench-audience fuzz
+.PHONY: help demo demo-kafka up test test-kafka test-deploy check crash crash-kafka chaos backlog receipts bench-audience fuzz \
+	bench bench-short bench-pipeline bench-campaign bench-stages bench-peers bench-instructions bench-document
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -92,3 +93,44 @@ check: ## format, clippy, rustdoc, licences and advisories
 	@# Private items are documented too, so links to them lead somewhere.
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --workspace --no-deps --document-private-items
 	deploy/deny.sh
+
+# --- how fast it is: docs/benchmarks.md. BENCH_SECONDS (60) and BENCH_RUNS (3) make it shorter; BENCH_SHORT=true proves
+# --- that a bench works, in seconds.
+BENCH := target/release/bench
+WITH_KAFKA := deploy/kafka/with-node.sh
+
+.PHONY: bench-build
+bench-build:
+	$(INSTALL) build postgresql kafka
+	cargo build --release --locked -p tamtam -p bench
+
+bench: bench-pipeline bench-campaign bench-stages ## all benches: the whole pipeline, a campaign, each stage alone (about half an hour)
+
+bench-short: ## prove that the benches work, without timing anything (two minutes)
+	BENCH_SHORT=true $(MAKE) bench
+
+bench-pipeline: bench-build ## the whole pipeline on Kafka, on the PostgreSQL bus, and in one process (`tamtam up`)
+	$(WITH_KAFKA) '$(BENCH) pipeline'
+	$(BENCH) pipeline
+	$(BENCH) pipeline --up
+
+bench-campaign: bench-build ## a campaign of 200,000 over SMPP and over HTTP, and killed in the middle
+	$(BENCH) campaign
+	$(BENCH) campaign --http
+	$(BENCH) campaign-killed
+
+bench-stages: bench-build ## each stage alone, against its raw limit
+	$(WITH_KAFKA) '$(BENCH) stages'
+	$(BENCH) stages
+
+bench-peers: bench-build ## Kannel, Jasmin, and hand-written senders in the same run; writes target/bench/peers.json
+	$(INSTALL) peers
+	$(WITH_KAFKA) '$(BENCH) peers'
+
+bench-instructions: ## instructions of the pure hot functions, against the committed counts
+	$(INSTALL) build valgrind
+	cargo build --release --locked -p bench --bin hot
+	target/release/hot check
+
+bench-document: bench-build ## put what was measured into docs/benchmarks.md
+	$(BENCH) document

@@ -10,6 +10,8 @@
 #   deny         cargo-deny
 #   venv         Python with virtual environments (the benchmark of audiences compares with DuckDB)
 #   fuzz         cargo-fuzz and a nightly Rust
+#   valgrind     valgrind (instruction counts)
+#   peers        what tamtam is measured against: Kannel, and Jasmin (with Redis and RabbitMQ) and a Python under .cache/peers
 # install.sh --where kubectl   prints its path
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -75,6 +77,19 @@ for set in "$@"; do
       command -v cargo-fuzz >/dev/null || cargo install --locked --quiet cargo-fuzz
       rustup toolchain list | grep -q nightly || rustup toolchain install --profile minimal nightly ;;
     deny) command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny ;;
+    valgrind) packages valgrind=valgrind ;;
+    peers)
+      packages /usr/sbin/bearerbox=kannel redis-server=redis-server /usr/sbin/rabbitmq-server=rabbitmq-server \
+        python3=python3 /usr/lib/python3/dist-packages/venv=python3-venv
+      # A Python of its own: none of it is part of tamtam.
+      if [ ! -e .cache/peers/.stamp ]; then
+        python3 -m venv .cache/peers
+        .cache/peers/bin/pip install -q "setuptools<81" wheel asyncpg aiohttp jasmin==0.11.1
+        # The protocol's description is in its source alone.
+        .cache/peers/bin/pip download -q --no-deps --no-binary :all: -d .cache/peers jasmin==0.11.1
+        tar -xzOf .cache/peers/jasmin-0.11.1.tar.gz --wildcards '*/amqp0-9-1.xml' >.cache/peers/amqp0-9-1.xml
+        touch .cache/peers/.stamp
+      fi ;;
     *) echo "install.sh: no such set: $set" >&2; exit 2 ;;
   esac
 done

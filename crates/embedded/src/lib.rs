@@ -66,6 +66,15 @@ pub struct Options {
     pub ephemeral: bool,
 }
 
+/// What `tamtam up` starts its cluster with, beyond PostgreSQL's defaults. All roles and their consumers connect to it;
+/// durability stays as it is by default.
+pub const SETTINGS: [&str; 4] = [
+    "max_connections=200",
+    "max_wal_size=2GB",
+    "jit=off",
+    "log_min_messages=warning",
+];
+
 /// How often a start is tried: the port was free a moment ago, and the shared memory of a killed server may need a
 /// moment to go.
 const ATTEMPTS: u32 = 5;

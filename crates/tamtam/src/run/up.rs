@@ -23,14 +23,6 @@ use crate::{
     telemetry::health::Health,
 };
 
-/// The private cluster's settings beyond PostgreSQL's defaults. All roles and their consumers connect to it.
-const POSTGRES: [&str; 4] = [
-    "max_connections=200",
-    "max_wal_size=2GB",
-    "jit=off",
-    "log_min_messages=warning",
-];
-
 /// All of tamtam, up.
 pub struct Up {
     pub parts: Parts,
@@ -150,7 +142,7 @@ fn shared_megabytes() -> u64 {
 
 async fn start_cluster(directory: PathBuf, ephemeral: bool) -> Result<Cluster, Failure> {
     let options = Options {
-        settings: POSTGRES
+        settings: embedded::SETTINGS
             .map(String::from)
             .into_iter()
             .chain([format!("shared_buffers={}MB", shared_megabytes())])

@@ -1,0 +1,143 @@
+//! A campaign: from launch to the last message accepted, and to the first; the same killed in the middle.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::{
+    Common,
+    report::{self, Figures, put},
+    stand::{Plan, Stand},
+};
+
+const PATIENCE: Duration = Duration::from_secs(600);
+
+pub async fn run(common: &Common, recipients: u64, gateway: &'static str, contacts: u64) -> Result<()> {
+    let suffix = if gateway == "http" { "-http" } else { "" };
+    let name = format!("campaign-{}{suffix}", common.bus.name());
+    report::say(&format!(
+        "{name}: {recipients} recipients of {contacts} contacts, {} runs",
+        common.runs
+    ));
+    let mut runs = Vec::new();
+    for number in 1..=common.runs {
+        let figures = once(common, recipients, gateway, contacts).await?;
+        report::say(&format!(
+            "run {number}: {} messages/s from launch to last",
+            report::shown(report::get(&figures, "messages_per_second").unwrap_or(0.0))
+        ));
+        runs.push(figures);
+    }
+    let settings = json!({ "bus": common.bus.name(), "recipients": recipients, "contacts": contacts, "gateway": gateway,
+        "processes": "one (`tamtam up`)" });
+    report::write(&name, settings, &runs)
+}
+
+async fn stand(common: &Common, gateway: &'static str, contacts: u64) -> Result<Stand> {
+    let plan = Plan {
+        up: true,
+        contacts,
+        gateway,
+        statements: common.statements,
+        ..Plan::new(common.bus.clone())
+    };
+    Stand::start(plan).await
+}
+
+/// The contacts with the lowest ids: `c0` to `c<recipients - 1>` by the number of their phone.
+fn audience(recipients: u64, contacts: u64) -> String {
+    match recipients == contacts {
+        true => "first_name is set".into(),
+        false => format!("phone < \"+262692{recipients:06}\""),
+    }
+}
+
+fn launch(stand: &Stand, recipients: u64, contacts: u64) -> Result<String> {
+    let expression = audience(recipients, contacts);
+    let created = stand.command(&[
+        "campaign",
+        "create",
+        "--name",
+        "bench",
+        "--where",
+        &expression,
+        "--template",
+        "sale",
+        "--value",
+        "article=tout",
+    ])?;
+    let id = created["id"].as_str().context("the campaign's id")?.to_owned();
+    stand.command(&["campaign", "launch", &id])?;
+    Ok(id)
+}
+
+/// One campaign on an installation of its own.
+pub async fn once(common: &Common, recipients: u64, gateway: &'static str, contacts: u64) -> Result<Figures> {
+    let stand = stand(common, gateway, contacts).await?;
+    let (meter, launched) = (stand.meter(), Timestamp::now());
+    let id = launch(&stand, recipients, contacts)?;
+    stand.taken(recipients, PATIENCE).await?;
+    let used = stand.meter();
+    let texts = stand.simulator.texts().await?;
+    let since = |at: Timestamp| (at.as_millisecond() - launched.as_millisecond()) as f64 / 1e3;
+    let first = texts.iter().map(|text| since(text.at)).fold(f64::INFINITY, f64::min);
+    let last = texts.iter().map(|text| since(text.at)).fold(0.0, f64::max);
+    stand.settled(recipients, PATIENCE).await?;
+    let status = stand.command(&["campaign", "status", &id])?;
+    ensure!(
+        status["planned"] == recipients && status["delivered"] == recipients,
+        "not everybody got it: {status}"
+    );
+    let stats = stand.simulator.stats().await?;
+    ensure!(stats.duplicates == 0, "{} messages came twice", stats.duplicates);
+    let mut figures = Figures::new();
+    put(&mut figures, "messages_per_second", recipients as f64 / last);
+    put(&mut figures, "launch_to_last_s", last);
+    put(&mut figures, "launch_to_first_s", first);
+    used.since(&meter, recipients, &mut figures);
+    stand.memory(&mut figures);
+    Ok(figures)
+}
+
+/// SIGKILL to `tamtam up` when half of the messages have reached the gateway, and a new start.
+pub async fn killed(common: &Common, recipients: u64) -> Result<()> {
+    let name = format!("campaign-killed-{}", common.bus.name());
+    report::say(&format!("{name}: {recipients} recipients, {} runs", common.runs));
+    let mut runs = Vec::new();
+    for _ in 0..common.runs {
+        let mut stand = stand(common, "smpp", recipients).await?;
+        let id = launch(&stand, recipients, recipients)?;
+        stand.taken(recipients / 2, PATIENCE).await?;
+        if let Some(up) = stand.processes.get_mut("up") {
+            up.kill();
+        }
+        stand.begin("up")?;
+        let until = Instant::now() + PATIENCE;
+        let status = loop {
+            let status = stand.command(&["campaign", "status", &id])?;
+            if status["state"] == "finished" && status["pending"] == 0 && status["accepted"] == 0 {
+                break status;
+            }
+            ensure!(Instant::now() < until, "the campaign does not end: {status}");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        };
+        let count = |name: &str| status[name].as_u64().unwrap_or(0);
+        let stats = stand.simulator.stats().await?;
+        let mut figures = Figures::new();
+        put(&mut figures, "planned", count("planned") as f64);
+        put(&mut figures, "reached_the_gateway", stats.distinct as f64);
+        put(&mut figures, "came_twice", stats.duplicates as f64);
+        put(&mut figures, "unknown", count("unknown") as f64);
+        // Neither delivered nor named as unknown: nobody would ever look after it.
+        let named = count("delivered") + count("unknown") + count("failed") + count("suppressed");
+        put(&mut figures, "lost", recipients as f64 - named as f64);
+        runs.push(figures);
+    }
+    report::write(
+        &name,
+        json!({ "bus": common.bus.name(), "recipients": recipients }),
+        &runs,
+    )
+}

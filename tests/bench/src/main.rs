@@ -1,0 +1,129 @@
+//! How fast tamtam is, measured on the release binary as users run it: processes, real brokers and databases with their
+//! default durability, the gateway simulator on the same machine. `make bench`, or one bench by `make bench-NAME`.
+//!
+//! Each bench writes `target/bench/NAME.json` (medians and every run); `bench document` puts them into
+//! `docs/benchmarks.md`.
+
+mod campaign;
+mod load;
+mod machine;
+mod peers;
+mod pipeline;
+mod process;
+mod raw;
+mod report;
+mod simulator;
+mod stages;
+mod stand;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::stand::Bus;
+
+#[derive(Debug, Parser)]
+#[command(about = "Measures tamtam; see docs/benchmarks.md")]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// The bus: a Kafka's bootstrap servers; absent: PostgreSQL
+    #[arg(long, global = true, env = "KAFKA", value_name = "BROKERS")]
+    kafka: Option<String>,
+    /// How long each run publishes
+    #[arg(long, global = true, env = "BENCH_SECONDS", default_value_t = 60)]
+    seconds: u64,
+    /// Runs of which the median is taken
+    #[arg(long, global = true, env = "BENCH_RUNS", default_value_t = 3)]
+    runs: u32,
+    /// Prove that the bench works: one run of two seconds, a hundredth of the data
+    #[arg(long, global = true, env = "BENCH_SHORT")]
+    short: bool,
+    /// Let PostgreSQL count its statements, and print where its time went
+    #[arg(long, global = true, env = "BENCH_STATEMENTS")]
+    statements: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// The whole pipeline: messages a second, latency, processor time, memory
+    Pipeline {
+        /// All roles in one process, as `tamtam up` runs them
+        #[arg(long)]
+        up: bool,
+    },
+    /// A campaign from launch to the last message accepted
+    Campaign {
+        #[arg(long, default_value_t = 200_000)]
+        recipients: u64,
+        /// Contacts of whom these are a part; absent: as many
+        #[arg(long)]
+        contacts: Option<u64>,
+        /// Through an HTTP gateway instead of SMPP
+        #[arg(long)]
+        http: bool,
+    },
+    /// The same killed in the middle
+    CampaignKilled {
+        #[arg(long, default_value_t = 200_000)]
+        recipients: u64,
+    },
+    /// Each stage alone on a filled topic, against its raw limit
+    Stages,
+    /// What people use today, in the same run; needs a Kafka
+    Peers,
+    /// Put what was measured into docs/benchmarks.md
+    Document,
+}
+
+/// What every bench is told.
+#[derive(Clone, Debug)]
+pub struct Common {
+    pub bus: Bus,
+    pub seconds: u64,
+    pub runs: u32,
+    pub short: bool,
+    pub statements: bool,
+}
+
+impl Common {
+    /// Amounts of data: a hundredth in the short form.
+    pub fn scaled(&self, amount: u64) -> u64 {
+        if self.short { amount / 100 } else { amount }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let options = cli.options;
+    let common = Common {
+        bus: options.kafka.map_or(Bus::Postgres, Bus::Kafka),
+        seconds: if options.short { 2 } else { options.seconds.max(1) },
+        runs: if options.short { 1 } else { options.runs.max(1) },
+        short: options.short,
+        statements: options.statements,
+    };
+    match cli.bench {
+        Bench::Pipeline { up } => pipeline::run(&common, up).await,
+        Bench::Campaign {
+            recipients,
+            contacts,
+            http,
+        } => {
+            let recipients = common.scaled(recipients);
+            let contacts = common.scaled(contacts.unwrap_or(0)).max(recipients);
+            let gateway = if http { "http" } else { "smpp" };
+            campaign::run(&common, recipients, gateway, contacts).await
+        }
+        Bench::CampaignKilled { recipients } => campaign::killed(&common, common.scaled(recipients)).await,
+        Bench::Stages => stages::run(&common).await,
+        Bench::Peers => peers::run(&common).await,
+        Bench::Document => report::document(),
+    }
+}

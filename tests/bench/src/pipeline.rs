@@ -1,0 +1,164 @@
+//! The whole pipeline: gRPC event → trigger → render → policy → claim → accepted by the gateway → receipt stored.
+//!
+//! The most that it carries is found by publishing for some seconds with a bounded backlog, and dividing what was
+//! published by the time until the last receipt is in the ledger. At shares of that rate the time from event to gateway
+//! is taken: an event carries when it was published, its text repeats that, and the simulator says when it took it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use domain::State;
+use serde_json::json;
+
+use crate::{
+    Common,
+    load::{Load, sent_ms},
+    report::{self, Figures, get, percentile, put},
+    stand::{Plan, Stand},
+};
+
+/// Messages between publishing and the gateway, at most: some seconds of work, so that no stage runs dry. Less in a run of
+/// a few seconds, which only shows that all works.
+fn backlog(period: Duration) -> u64 {
+    if period < Duration::from_secs(5) { 2_000 } else { 30_000 }
+}
+
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Shares of the maximum at which latency is taken.
+const SHARES: [u32; 3] = [10, 50, 90];
+
+/// Events are numbered through, over all loads on an installation.
+pub struct Numbers {
+    pub published: u64,
+}
+
+pub async fn run(common: &Common, up: bool) -> Result<()> {
+    let bus = common.bus.clone();
+    let name = format!("pipeline-{}{}", bus.name(), if up { "-up" } else { "" });
+    report::say(&format!("{name}: {} s, {} runs", common.seconds, common.runs));
+    let plan = Plan {
+        up,
+        statements: common.statements,
+        ..Plan::new(bus)
+    };
+    let stand = Stand::start(plan).await?;
+    let mut numbers = Numbers { published: 0 };
+    let period = Duration::from_secs(common.seconds);
+    // Warm: code, caches, connections, and the batch sizes that adapt.
+    sustained(&stand, &mut numbers, (period / 4).max(Duration::from_secs(2))).await?;
+    let mut runs = Vec::new();
+    for number in 1..=common.runs {
+        let figures = sustained(&stand, &mut numbers, period).await?;
+        let rate = get(&figures, "messages_per_second").unwrap_or(0.0);
+        report::say(&format!("run {number}: {} messages/s", report::shown(rate)));
+        runs.push(figures);
+    }
+    if common.statements {
+        statements(&stand, numbers.published).await?;
+    }
+    let most = get(&report::medians(&runs), "messages_per_second").unwrap_or(0.0);
+    for share in SHARES {
+        let rate = most * f64::from(share) / 100.0;
+        let (p50, p99) = latency(&stand, &mut numbers, rate, period / 3).await?;
+        for run in &mut runs {
+            put(run, format!("p50_ms_at_{share}_percent"), p50);
+            put(run, format!("p99_ms_at_{share}_percent"), p99);
+        }
+    }
+    for run in &mut runs {
+        stand.memory(run);
+    }
+    let stats = stand.simulator.stats().await?;
+    ensure!(
+        stats.duplicates == 0,
+        "{} messages reached the gateway twice",
+        stats.duplicates
+    );
+    let settings = json!({ "bus": stand.plan.bus.name(), "seconds": common.seconds, "contacts": stand.plan.contacts,
+        "partitions": stand.plan.partitions, "processes": if up { "one (`tamtam up`)" } else { "one a role" } });
+    report::write(&name, settings, &runs)
+}
+
+/// Publishes for `period` with a bounded backlog, and waits until all is settled.
+pub async fn sustained(stand: &Stand, numbers: &mut Numbers, period: Duration) -> Result<Figures> {
+    const REQUEST: u64 = 500;
+    let mut load = Load::connect(&stand.grpc()?, stand.plan.contacts, numbers.published).await?;
+    let (before, meter, begun) = (numbers.published, stand.meter(), Instant::now());
+    let mut asked = Instant::now();
+    let mut taken = stand.simulator.stats().await?.distinct;
+    while begun.elapsed() < period {
+        if numbers.published - taken < backlog(period) {
+            load.send(REQUEST).await?;
+            numbers.published += REQUEST;
+        } else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if asked.elapsed() > Duration::from_millis(50) {
+            taken = stand.simulator.stats().await?.distinct;
+            asked = Instant::now();
+        }
+    }
+    load.finish().await?;
+    stand.taken(numbers.published, PATIENCE).await?;
+    stand.settled(numbers.published, PATIENCE).await?;
+    // A receipt that came before its message's outcome was written waits for it and is applied with it.
+    loop {
+        let delivered = stand.in_state(State::Delivered).await?;
+        if delivered == numbers.published {
+            break;
+        }
+        ensure!(
+            begun.elapsed() < period + PATIENCE,
+            "{delivered} of {} messages are delivered in the ledger",
+            numbers.published
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let (took, used) = (begun.elapsed().as_secs_f64(), stand.meter());
+    let messages = numbers.published - before;
+    let mut figures = Figures::new();
+    put(&mut figures, "messages_per_second", messages as f64 / took);
+    used.since(&meter, messages, &mut figures);
+    Ok(figures)
+}
+
+/// The median and the 99th percentile of the time from event to gateway, in ms, at a rate.
+pub async fn latency(stand: &Stand, numbers: &mut Numbers, rate: f64, period: Duration) -> Result<(f64, f64)> {
+    stand.simulator.reset().await?;
+    let first = numbers.published;
+    let mut load = Load::connect(&stand.grpc()?, stand.plan.contacts, first).await?;
+    let published = load.at_rate(rate, period).await?;
+    load.finish().await?;
+    numbers.published += published;
+    stand.taken(published, PATIENCE).await?;
+    stand.settled(published, PATIENCE).await?;
+    let mut times: Vec<f64> = Vec::new();
+    for shown in stand.simulator.texts().await? {
+        if let Some(sent) = sent_ms(&shown.text) {
+            times.push((shown.at.as_millisecond() - sent) as f64);
+        }
+    }
+    ensure!(!times.is_empty(), "no text says when its event was published");
+    Ok((percentile(&mut times, 0.5), percentile(&mut times, 0.99)))
+}
+
+/// Where PostgreSQL's time went, by statement.
+async fn statements(stand: &Stand, messages: u64) -> Result<()> {
+    sqlx::query("create extension if not exists pg_stat_statements")
+        .execute(stand.store.pool())
+        .await?;
+    let rows: Vec<(f64, i64, i64, String)> = sqlx::query_as(
+        "select total_exec_time, calls, rows, left(regexp_replace(query, '\\s+', ' ', 'g'), 150)
+         from pg_stat_statements order by 1 desc limit 25",
+    )
+    .fetch_all(stand.store.pool())
+    .await?;
+    report::say("PostgreSQL's statements: µs a message, calls, rows");
+    for (ms, calls, rows, query) in rows {
+        report::say(&format!(
+            "  {:>8.2} {calls:>9} {rows:>9}  {query}",
+            ms * 1e3 / messages.max(1) as f64
+        ));
+    }
+    Ok(())
+}
