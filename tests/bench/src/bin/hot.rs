@@ -88,6 +88,7 @@ fn functions() -> Result<BTreeMap<&'static str, Hot>> {
                 custom: &custom,
                 deadline: None,
                 locale: Locale::default(),
+                links: None,
             };
             black_box(template.render(black_box(&values))?);
             Ok(())
