@@ -44,7 +44,7 @@ cp "$peers/amqp0-9-1.xml" "$root/etc/jasmin/resource/"
   done
 } >"$root/etc/jasmin/jasmin.cfg"
 export ROOT_PATH=$root
-"$peers/bin/python" "$peers/bin/jasmind.py" -c "$root/etc/jasmin/jasmin.cfg" --disable-dlr-thrower --disable-deliver-thrower \
+"$peers/bin/python" "$peers/bin/jasmind.py" -c "$root/etc/jasmin/jasmin.cfg" \
   >"$directory/jasmin.log" 2>&1 & pids+=($!)
 wait_port "$http" || { cat "$directory/jasmin.log" >&2; exit 1; }
 wait_port "$cli"

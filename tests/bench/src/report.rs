@@ -104,7 +104,7 @@ pub fn shown(value: f64) -> String {
         return if value < 0.0 { format!("-{text}") } else { text };
     }
     match value.abs() {
-        small if small == 0.0 => "0".into(),
+        0.0 => "0".into(),
         small if small < 1.0 => format!("{value:.3}"),
         _ => format!("{value:.1}"),
     }
