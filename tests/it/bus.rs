@@ -109,6 +109,7 @@ on! { mock:
     the_commit_says_where_the_next_owner_begins
     a_newcomer_gets_its_share_when_the_owner_lets_go
     the_partitions_of_a_dead_member_are_taken_over
+    a_member_closed_while_its_runtime_ends_leaves
     a_seek_reads_again
     a_paused_partition_gives_nothing
     giving_up_the_wait_loses_nothing

@@ -288,6 +288,34 @@ pub async fn the_partitions_of_a_dead_member_are_taken_over(bed: &Bed) {
     assert_eq!(second, all_partitions(Topic::Events));
 }
 
+/// What a close needs to run on is gone when it begins: the member leaves all the same, and its thread comes back.
+pub async fn a_member_closed_while_its_runtime_ends_leaves(bed: &Bed) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let log = bed.another().await;
+    let (ready, is_ready) = tokio::sync::oneshot::channel();
+    let (go, goes) = std::sync::mpsc::channel();
+    let (done, is_done) = tokio::sync::oneshot::channel();
+    runtime.spawn(async move {
+        let mut member = log.subscribe("g", &[Topic::Events]).await.unwrap();
+        until_owning(&mut member, &mut BTreeSet::new(), 4).await;
+        ready.send(()).unwrap();
+        // Blocks on purpose: a task that yields would be dropped.
+        goes.recv().unwrap();
+        let _ = futures::poll!(member.close());
+        done.send(()).unwrap();
+    });
+    is_ready.await.unwrap();
+    runtime.shutdown_background();
+    go.send(()).unwrap();
+    let mut living = bed.log.subscribe("g", &[Topic::Events]).await.unwrap();
+    until_owning(&mut living, &mut BTreeSet::new(), 4).await;
+    is_done.await.unwrap();
+}
+
 pub async fn three_members_share_evenly(bed: &Bed) {
     let topics = [Topic::OutboundTransactional, Topic::OutboundBulk];
     let mut members = Vec::new();

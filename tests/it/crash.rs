@@ -17,6 +17,7 @@ use crate::support::{
 const MESSAGES: usize = 5_000;
 /// Parts a second: the run takes some seconds, so that there is a middle.
 const RATE: u32 = 1_200;
+
 fn runs() -> usize {
     std::env::var("TAMTAM_CRASH_RUNS")
         .ok()

@@ -13,7 +13,7 @@ use crate::{Audience, Gateway, Kind, Policy, Resource, Template, Trigger};
 /// Cheap to clone in parts: what did not change between two snapshots is the same `Arc`.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// The store's generation of resources: grows whenever one changes; what a service compiles from resources it keeps by this.
+    /// The store's generation of resources: grows whenever one changes. What a service compiles from them it keeps by this.
     pub version: u64,
     pub gateways: BTreeMap<String, Arc<Gateway>>,
     pub templates: BTreeMap<String, Arc<Template>>,

@@ -30,9 +30,11 @@ const CHANNELS: [&str; 2] = ["tamtam_resources", "tamtam_campaigns"];
 impl Live {
     /// Reads the first snapshot and keeps it fresh until `shutdown`.
     pub async fn start(store: Store, shutdown: CancellationToken) -> Result<Live, StoreError> {
-        let (sender, latest) = watch::channel(Arc::new(Snapshot::default()));
+        let (sender, mut latest) = watch::channel(Arc::new(Snapshot::default()));
         let mut keeper = Keeper { store, sender };
         keeper.refresh().await?;
+        // Nobody has to be told of the first one.
+        latest.mark_unchanged();
         let keeper = Arc::new(Mutex::new(keeper));
         tokio::spawn(keep(keeper.clone(), shutdown));
         Ok(Live {
@@ -104,6 +106,7 @@ async fn keep(keeper: Arc<Mutex<Keeper>>, shutdown: CancellationToken) {
             }
         };
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             alive = woken => if !alive { listener = None },
             () = tokio::time::sleep(POLL) => {}

@@ -63,23 +63,9 @@ impl Fleet {
         self.installation.json(self.console(), arguments)
     }
 
-    /// Launches a campaign to everybody; its id.
+    /// As [`Installation::launch`].
     pub fn launch(&self) -> String {
-        let create = [
-            "campaign",
-            "create",
-            "--name",
-            "x",
-            "--audience",
-            "north",
-            "--template",
-            "sale",
-            "--value",
-            "article=tout",
-        ];
-        let id = self.json(&create)["id"].as_str().unwrap().to_owned();
-        self.json(&["campaign", "launch", &id]);
-        id
+        self.installation.launch(self.console())
     }
 
     /// Waits until the gateway has taken so many messages.

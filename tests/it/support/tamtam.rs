@@ -123,6 +123,25 @@ impl Installation {
             .collect()
     }
 
+    /// Launches a campaign to everybody in the north; its id.
+    pub fn launch(&self, console: &Process) -> String {
+        let create = [
+            "campaign",
+            "create",
+            "--name",
+            "x",
+            "--audience",
+            "north",
+            "--template",
+            "sale",
+            "--value",
+            "article=tout",
+        ];
+        let id = self.json(console, &create)["id"].as_str().unwrap().to_owned();
+        self.json(console, &["campaign", "launch", &id]);
+        id
+    }
+
     /// Waits until a campaign is finished and every message is settled; its status.
     pub fn settled(&self, console: &Process, campaign: &str) -> Value {
         eventually("the campaign to be settled", PATIENCE, || {

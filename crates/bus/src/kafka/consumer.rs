@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use super::{
     clients::{Names, REQUEST, blocking},
     held::Held,
-    rebalance::{Decision, GroupContext, let_go},
+    rebalance::{Decision, GroupContext, Member, let_go},
     settings,
 };
 use crate::{BusError, Consumer, Delivery, KafkaConfig, Partition, ReadLimits};
@@ -40,11 +40,9 @@ const COMMIT_WAIT: Duration = Duration::from_secs(5);
 /// How often to look without having been woken.
 const POLL: Duration = Duration::from_secs(1);
 
-pub(super) type Client = BaseConsumer<GroupContext>;
-
 pub(super) struct KafkaConsumer {
     /// `None` once closed.
-    client: Option<Arc<Client>>,
+    client: Option<Arc<Member>>,
     pub(super) names: Names,
     woken: Arc<Notify>,
     pub(super) held: BTreeMap<Partition, Held>,
@@ -64,7 +62,7 @@ struct Revoked {
 impl KafkaConsumer {
     pub fn join(config: &KafkaConfig, group: &str, topics: &[Topic]) -> Result<KafkaConsumer, BusError> {
         let names = Names(config.prefix.clone());
-        let mut client: Client = settings::consumer(config, group)
+        let mut client: BaseConsumer<GroupContext> = settings::consumer(config, group)
             .create_with_context(GroupContext::default())
             .map_err(super::creation)?;
         let woken = Arc::new(Notify::new());
@@ -76,7 +74,7 @@ impl KafkaConsumer {
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         client.subscribe(&topics).map_err(BusError::Kafka)?;
         Ok(KafkaConsumer {
-            client: Some(Arc::new(client)),
+            client: Some(Arc::new(Member(client))),
             names,
             woken,
             held: BTreeMap::new(),
@@ -86,7 +84,7 @@ impl KafkaConsumer {
         })
     }
 
-    fn client(&self) -> Result<Arc<Client>, BusError> {
+    fn client(&self) -> Result<Arc<Member>, BusError> {
         self.client.clone().ok_or(BusError::Kafka(KafkaError::Canceled))
     }
 
@@ -143,7 +141,7 @@ impl KafkaConsumer {
     }
 
     /// Goes where it was told to by [`Consumer::seek`]. A partition that is just being assigned cannot yet: next time.
-    async fn do_seeks(&mut self, client: &Arc<Client>) -> Result<(), BusError> {
+    async fn do_seeks(&mut self, client: &Arc<Member>) -> Result<(), BusError> {
         let mut list = TopicPartitionList::new();
         for (partition, held) in &self.held {
             if let Some(offset) = held.sought {
@@ -198,15 +196,6 @@ impl KafkaConsumer {
         blocking(move || Ok(client.commit(&list, CommitMode::Sync)))
             .await
             .unwrap_or(Err(KafkaError::Canceled))
-    }
-
-    /// Ends the client, which answers what is still open and leaves the group. It blocks.
-    fn end(client: Arc<Client>, revoked: Option<Revoked>) {
-        client.context().close();
-        if let Some(revoked) = revoked {
-            let _ = let_go(&client, &revoked.list);
-        }
-        drop(client);
     }
 }
 
@@ -343,9 +332,9 @@ impl Consumer for KafkaConsumer {
 
     async fn close(mut self: Box<Self>) -> Result<(), BusError> {
         if let Some(client) = self.client.take() {
-            let revoked = self.revoked.take();
+            // It leaves the group, which blocks.
             blocking(move || {
-                KafkaConsumer::end(client, revoked);
+                drop(client);
                 Ok(())
             })
             .await?;
@@ -357,9 +346,8 @@ impl Consumer for KafkaConsumer {
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
         if let Some(client) = self.client.take() {
-            let revoked = self.revoked.take();
             // Not on this thread, which may be a runtime's.
-            std::thread::spawn(move || KafkaConsumer::end(client, revoked));
+            std::thread::spawn(move || drop(client));
         }
     }
 }

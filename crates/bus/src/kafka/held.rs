@@ -13,7 +13,8 @@ use rdkafka::{
 
 use super::{
     clients::{record, size, sorted},
-    consumer::{Client, KafkaConsumer},
+    consumer::KafkaConsumer,
+    rebalance::Member,
 };
 use crate::{BusError, Delivery, Partition, ReadLimits, StoredRecord};
 
@@ -41,7 +42,7 @@ impl Held {
 
 impl KafkaConsumer {
     /// Takes what has been fetched, up to the limits of one delivery.
-    pub(super) fn gather(&mut self, client: &Client, limits: ReadLimits) -> Result<(), BusError> {
+    pub(super) fn gather(&mut self, client: &Member, limits: ReadLimits) -> Result<(), BusError> {
         let mut records = 0;
         let mut bytes = 0;
         for (partition, held) in &self.held {

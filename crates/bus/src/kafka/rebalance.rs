@@ -5,9 +5,12 @@
 //! its owner has finished and committed, so that what is under way is not thrown away. Nothing blocks in here: it is called
 //! inside `poll`.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    ops::Deref,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rdkafka::{
@@ -32,6 +35,8 @@ pub(super) enum Decision {
 #[derive(Default)]
 pub(super) struct GroupContext {
     decisions: Mutex<Vec<Decision>>,
+    /// The revocation that librdkafka waits for an answer to.
+    unanswered: Mutex<Option<TopicPartitionList>>,
     /// Nobody will answer any more.
     closing: AtomicBool,
 }
@@ -48,13 +53,39 @@ impl GroupContext {
             .push(decision);
     }
 
-    pub fn close(&self) {
-        self.closing.store(true, Ordering::SeqCst);
+    fn unanswered(&self) -> MutexGuard<'_, Option<TopicPartitionList>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A client that answers what is open before it goes. Its last holder may be anybody: a task that is broken off, a
+/// blocking call that never ran because its runtime ended. Unanswered, librdkafka's leaving of the group never ends.
+pub(super) struct Member(pub BaseConsumer<GroupContext>);
+
+impl Deref for Member {
+    type Target = BaseConsumer<GroupContext>;
+
+    fn deref(&self) -> &BaseConsumer<GroupContext> {
+        &self.0
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let context = self.0.context();
+        context.closing.store(true, Ordering::SeqCst);
+        let unanswered = context.unanswered().take();
+        if let Some(partitions) = unanswered
+            && let Err(error) = let_go(&self.0, &partitions)
+        {
+            tracing::debug!(%error, "partitions were not let go of at the end");
+        }
     }
 }
 
 /// Gives partitions up: the answer to a revocation.
 pub(super) fn let_go(consumer: &BaseConsumer<GroupContext>, partitions: &TopicPartitionList) -> Result<(), KafkaError> {
+    consumer.context().unanswered().take();
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
         // The eager protocol revokes everything.
@@ -93,6 +124,7 @@ impl ConsumerContext for GroupContext {
         }
         let is_lost = consumer.assignment_lost();
         if !is_lost && !self.closing.load(Ordering::SeqCst) && partitions.count() > 0 {
+            *self.unanswered() = Some(partitions.clone());
             self.note(Decision::Revoked(partitions.clone()));
             return;
         }
