@@ -233,6 +233,7 @@ async fn an_opt_out_outlives_its_contact() {
         due_at: Some(now()),
         parked: None,
         campaign_id: None,
+        gateway: None,
         topic: events::Topic::Events,
         key: "no".into(),
         headers: Vec::new(),

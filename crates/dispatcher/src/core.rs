@@ -67,10 +67,15 @@ pub(crate) enum Judged {
 }
 
 /// When a deferred record comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Later {
     Never,
     At(Timestamp),
+    /// Or before, when the gateway has nothing else to send ([`crate::recall`]).
+    Behind {
+        gateway: String,
+        due: Timestamp,
+    },
     Parked(Uuid),
 }
 

@@ -161,7 +161,8 @@ impl Lane {
             self.consumer.resume(&owned)?;
             self.held_back = false;
         }
-        if full {
+        // Also between full and room: at the slow gateway's rate it would stay there for long.
+        if self.held_back {
             let class = match self.topic {
                 Topic::OutboundTransactional => Class::Transactional,
                 _ => Class::Marketing,

@@ -53,6 +53,7 @@ mod limits;
 mod metrics;
 mod offsets;
 mod pace;
+mod recall;
 mod retry;
 mod room;
 mod senders;
@@ -157,6 +158,7 @@ pub async fn run_with(config: Config, opener: Arc<dyn Opener>, shutdown: Cancell
     let writer = tokio::spawn(writer::run(core.clone(), receiver));
     let reloads = tokio::spawn(reload(core.clone()));
     let lags = tokio::spawn(lag(core.clone()));
+    let recalls = tokio::spawn(recall::run(core.clone()));
     let waiting = tokio::spawn({
         let core = core.clone();
         async move { waiting::run(&core).await }
@@ -192,7 +194,7 @@ pub async fn run_with(config: Config, opener: Arc<dyn Opener>, shutdown: Cancell
     }
     core.abandon.cancel();
     // None of these is cancelled in the middle of a transaction: they are told, and end.
-    for task in [writer, reloads, waiting, lags] {
+    for task in [writer, reloads, recalls, waiting, lags] {
         if let Err(error) = task.await {
             tracing::error!(%error, "a task of the dispatcher ended by a mistake of ours");
         }

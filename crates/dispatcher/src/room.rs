@@ -3,7 +3,8 @@
 //! A partition holds the records of all gateways in one order, and only so many are in memory. Where a gateway has more to
 //! send than its rate allows, its records would fill that memory, and others' behind them would wait for its rate. So when
 //! a lane is full, one gateway's queue fills most of it, and another gateway that is up has nothing to do, the latest half
-//! of that queue goes to the `deferred` table, unclaimed, each at the time when the gateway's rate will have come to it.
+//! of that queue goes to the `deferred` table, unclaimed, each at the time when the gateway's rate will have come to it. It
+//! comes back before that when the gateway has little left to send ([`crate::recall`]): rates change, and others help.
 //!
 //! Whether there is anything for others behind is only known by reading on: where nothing came, the next look is put off
 //! for twice as long, up to a minute. With one gateway nothing is ever put off.
@@ -46,7 +47,7 @@ impl Room {
         }
     }
 
-    /// Makes room in a lane that is full of `most` records of a class.
+    /// Makes room in a lane that reads no further because of `most` records of a class.
     pub(crate) fn make(&mut self, core: &Core, class: Class, most: usize) {
         let now = Instant::now();
         if self.next.is_some_and(|next| now < next) {
@@ -88,7 +89,10 @@ impl Room {
         for item in items {
             due += seconds(f64::from(item.record.parts));
             match due_by(due, item.record.deadline, now) {
-                Some(due) => core.put_off(item, verdict_later(State::Deferred, Later::At(due))),
+                Some(due) => {
+                    let gateway = gate.name.clone();
+                    core.put_off(item, verdict_later(State::Deferred, Later::Behind { gateway, due }));
+                }
                 None => gate.push(item),
             }
         }

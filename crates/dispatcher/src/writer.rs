@@ -260,7 +260,7 @@ async fn in_ledger(core: &Core, batch: &[Work], tx: &mut store::Tx) -> Result<Wr
                 // Where it did not change and is at a later attempt, that one waits already.
                 let waits = row.state == State::Deferred && (moved || row.attempt == item.record.attempt);
                 if waits && *later != Later::Never {
-                    written.deferred.push(deferred(item, row.attempt, *later, now));
+                    written.deferred.push(deferred(item, row.attempt, later.clone(), now));
                 }
             }
             Work::Item(item, ending @ Ending::Outcome { settlement, .. }) => {
@@ -347,17 +347,18 @@ fn deferred(item: &Item, attempt: u32, later: Later, now: Timestamp) -> Deferred
         Some(item.trace.traceparent()),
         &record,
     );
+    let (due_at, parked, gateway) = match later {
+        Later::Never => (None, None, None),
+        Later::At(due) => (Some(due), None, None),
+        Later::Behind { gateway, due } => (Some(due), None, Some(gateway)),
+        Later::Parked(campaign) => (None, Some(park_key(campaign)), None),
+    };
     Deferred {
         id,
-        due_at: match later {
-            Later::At(due) => Some(due),
-            _ => None,
-        },
-        parked: match later {
-            Later::Parked(campaign) => Some(park_key(campaign)),
-            _ => None,
-        },
+        due_at,
+        parked,
         campaign_id: item.campaign,
+        gateway,
         topic: new.topic,
         key: new.key,
         headers: new.headers,

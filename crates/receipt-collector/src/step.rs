@@ -395,6 +395,7 @@ fn wait(told: &Told, reference: Uuid, now: Timestamp) -> Deferred {
         due_at: Some(now + FIRST_WAIT * 2_i32.pow(told.waits.min(WAITS))),
         parked: None,
         campaign_id: None,
+        gateway: None,
         topic: record.topic,
         key: record.key,
         headers: record.headers,

@@ -291,6 +291,7 @@ impl Batch<'_> {
             due_at,
             parked,
             campaign_id: campaign(&job.cause),
+            gateway: None,
             topic: record.topic,
             key: record.key,
             headers: record.headers,

@@ -25,6 +25,8 @@ pub struct Deferred {
     pub parked: Option<String>,
     /// The campaign it belongs to, so that cancelling finds it whatever it waits for.
     pub campaign_id: Option<Uuid>,
+    /// The gateway that has too much before it; [`Store::deferred_recall`] makes it due when that has not.
+    pub gateway: Option<String>,
     pub topic: Topic,
     pub key: String,
     pub headers: Vec<Header>,
@@ -91,6 +93,7 @@ impl Tx {
             .map(|record| record.parked.as_deref().filter(|_| waits(record)))
             .collect();
         let campaigns: Vec<Option<Uuid>> = records.iter().map(|record| record.campaign_id).collect();
+        let gateways: Vec<Option<&str>> = records.iter().map(|record| record.gateway.as_deref()).collect();
         let topics: Vec<&str> = records.iter().map(|record| record.topic.name()).collect();
         let keys: Vec<&str> = records.iter().map(|record| record.key.as_str()).collect();
         let headers: Vec<serde_json::Value> = records
@@ -99,8 +102,8 @@ impl Tx {
             .collect();
         let values: Vec<&[u8]> = records.iter().map(|record| record.value.as_slice()).collect();
         sqlx::query(
-            "insert into deferred (id, due_at, parked, campaign_id, topic, key, headers, value)
-             select * from unnest($1::text[], $2::timestamptz[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::jsonb[], $8::bytea[])
+            "insert into deferred (id, due_at, parked, campaign_id, topic, key, headers, value, gateway)
+             select * from unnest($1::text[], $2::timestamptz[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::jsonb[], $8::bytea[], $9::text[])
              on conflict (id) do nothing",
         )
         .bind(&ids)
@@ -111,6 +114,7 @@ impl Tx {
         .bind(&keys)
         .bind(&headers)
         .bind(&values)
+        .bind(&gateways)
         .execute(&mut *self.inner)
         .await?;
         Ok(())
@@ -241,6 +245,7 @@ fn suppressed(id: String, topic: &str, headers: serde_json::Value, value: &[u8])
         due_at: Some(Timestamp::UNIX_EPOCH),
         parked: None,
         campaign_id: None,
+        gateway: None,
         topic: Topic::Jobs,
         key: job.contact_id.clone(),
         headers: envelope.to_headers(),
@@ -255,6 +260,28 @@ impl Store {
             .fetch_one(&self.pool)
             .await?;
         Ok(due.map(|due| due.0))
+    }
+
+    /// Makes records that were put off for a gateway due at once, those that have waited longest first: for each gateway at
+    /// most so many. How many there were.
+    pub async fn deferred_recall(&self, gateways: &[(String, u32)], now: Timestamp) -> Result<u64, StoreError> {
+        if gateways.is_empty() {
+            return Ok(0);
+        }
+        let done = sqlx::query(
+            "update deferred set due_at = $3 where id in (
+                 select d.id from unnest($1::text[], $2::int8[]) g (name, most), lateral (
+                     select id from deferred where gateway = g.name and due_at > $3
+                     order by due_at limit g.most for update skip locked
+                 ) d
+             )",
+        )
+        .bind(gateways.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())
+        .bind(gateways.iter().map(|(_, most)| i64::from(*most)).collect::<Vec<_>>())
+        .bind(At(now))
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected())
     }
 
     /// How many records wait, and how many of them are parked.
@@ -273,6 +300,7 @@ fn read(row: &sqlx::postgres::PgRow) -> Result<Deferred, StoreError> {
         due_at: row.try_get::<Option<At>, _>("due_at")?.map(|due| due.0),
         parked: None,
         campaign_id: row.try_get("campaign_id")?,
+        gateway: None,
         topic: Topic::by_name(&topic)
             .ok_or_else(|| StoreError::Corrupt("a deferred record is for a topic that does not exist".into()))?,
         key: row.try_get("key")?,

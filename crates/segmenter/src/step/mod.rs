@@ -183,6 +183,7 @@ fn wait(trigger: String, due: Timestamp, event: &BusinessEvent, trace: Option<&s
         due_at: Some(due),
         parked: None,
         campaign_id: None,
+        gateway: None,
         topic: Topic::Events,
         key: event.contact_id.clone(),
         headers: envelope.to_headers(),
