@@ -90,7 +90,9 @@ impl Phone {
 fn canonical(text: &str, country: Option<phonenumber::country::Id>) -> Option<Phone> {
     use phonenumber::metadata::{DATABASE, Metadata};
     let digits = text.strip_prefix('+')?;
-    if !(8..=15).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+    // `064` is no country code, though as a number it would be one.
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+    if !plain || !(8..=15).contains(&digits.len()) {
         return None;
     }
     // No country code is another one's beginning (ITU-T E.164).
@@ -197,7 +199,12 @@ mod tests {
             }
             text
         });
-        prop_oneof![8 => changed, 1 => "[+][1-9][0-9]{6,15}", 1 => "[+]?[0-9 ]{5,16}"]
+        prop_oneof![8 => changed, 1 => "[+][0-9]{7,15}", 1 => "[+][1-9][0-9]{6,15}", 1 => "[+]?[0-9 ]{5,16}"]
+    }
+
+    #[test]
+    fn a_zero_begins_no_country_code() {
+        assert_eq!(Phone::parse("+06492311234", None), Err(PhoneError::Unreadable));
     }
 
     proptest! {

@@ -258,7 +258,7 @@ fn is_field(name: &str) -> bool {
     )
 }
 
-/// As [`line`], and short: it stands in an index.
+/// As [`line()`], and short: it stands in an index.
 fn word(field: &str, text: &str) -> Result<Option<String>, FieldError> {
     if text.len() > MAX_WORD && text.chars().count() > MAX_WORD {
         return Err(FieldError::new(field, format!("expected up to {MAX_WORD} characters")));
