@@ -93,7 +93,7 @@ def main():
         "seconds_to_delivery": rows(
             database,
             """select gateway, quantile_cont(seconds, 0.5) as p50, quantile_cont(seconds, 0.95) as p95, quantile_cont(seconds, 0.99) as p99
-               from (select gateway, epoch(at) - epoch(accepted_at) as seconds from receipts where state = 'delivered' and accepted_at is not null)
+               from (select gateway, epoch("at") - epoch(accepted_at) as seconds from receipts where state = 'delivered' and accepted_at is not null)
                group by gateway order by gateway""",
         ),
     }
