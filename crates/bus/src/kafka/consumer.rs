@@ -35,8 +35,9 @@ use crate::{BusError, Consumer, Delivery, KafkaConfig, Partition, ReadLimits};
 
 /// How long the owner may take to let go of revoked partitions before they are taken from it.
 const RELEASE_WAIT: Duration = Duration::from_secs(30);
-/// How long to try again a commit that meets a rebalance.
-const COMMIT_WAIT: Duration = Duration::from_secs(5);
+/// How long to try again a commit that meets a rebalance, before its caller is told that it may pass. The rebalance may
+/// take longer: the group waits for a dead member until its session expires.
+const COMMIT_WAIT: Duration = Duration::from_secs(1);
 /// How often to look without having been woken.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -253,12 +254,13 @@ impl Consumer for KafkaConsumer {
                     | RDKafkaErrorCode::AssignmentLost,
                 ) => return Err(not_owner),
                 // The group is moving on to its next generation and the coordinator is ahead of us by a moment. Nothing is
-                // taken from us meanwhile: that would need our answer first.
+                // taken from us meanwhile: that would need our answer first. So the partition stays ours, and an owner that
+                // were told otherwise would leave it unread until the next rebalance.
                 Some(
                     RDKafkaErrorCode::IllegalGeneration
                     | RDKafkaErrorCode::StaleMemberEpoch
                     | RDKafkaErrorCode::RebalanceInProgress,
-                ) if lost || Instant::now() >= until => return Err(not_owner),
+                ) if lost => return Err(not_owner),
                 Some(
                     RDKafkaErrorCode::IllegalGeneration
                     | RDKafkaErrorCode::StaleMemberEpoch
