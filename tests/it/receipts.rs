@@ -545,3 +545,48 @@ async fn a_message_of_which_nothing_is_heard_is_unknown_until_something_is() {
     collector.stop().await;
     simulator.stop().await;
 }
+
+/// What counts is when the gateway took each.
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_holds_what_is_in_the_pipeline_within_a_second() {
+    let simulator = Simulator::start(Script::default()).await;
+    let stand = Stand::new(vec![resources::Gateway {
+        rate: 4,
+        ..smpp(&simulator)
+    }])
+    .await;
+    let collector = stand.collector().await;
+    // Twenty seconds of messages to one phone, at this rate.
+    let messages: Vec<Outbound> = (0..80)
+        .map(|number| Outbound {
+            phone: Phone::from_e164("+262692123456"),
+            ..message(number, Class::Marketing, "Bonjour")
+        })
+        .collect();
+    stand.send(&messages).await;
+    // From here on the collector works.
+    stand
+        .until(messages[0].message_id, |row| row.state == State::Delivered)
+        .await;
+    simulator.reply("tamtam", "+262692123456", "36105", "STOP").await;
+    let stop = eventually("STOP", || async { stand.all::<Inbound>(Topic::Inbound).await.pop() }).await;
+    let limit = stop.received_at + jiff::SignedDuration::from_secs(1);
+    let mut held = 0;
+    for message in &messages {
+        let row = stand
+            .until(message.message_id, |row| {
+                row.state.is_terminal() || row.accepted_at.is_some()
+            })
+            .await;
+        match row.accepted_at {
+            Some(at) => assert!(at <= limit, "taken {} after STOP", at - stop.received_at),
+            None => {
+                assert_eq!((row.state, row.reason), (State::Suppressed, Some(Reason::Stopped)));
+                held += 1;
+            }
+        }
+    }
+    assert!(held > 0);
+    collector.stop().await;
+    simulator.stop().await;
+}

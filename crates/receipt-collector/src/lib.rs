@@ -90,6 +90,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         secrets,
         trusted_proxies,
     } = config;
+    // The first STOP is to hold as soon as any other. That it fails is a panic, which the first caller then meets.
+    let _ = tokio::task::spawn_blocking(domain::Phone::load_plans).await;
     let (links, clicks) = links::start(store.clone(), clock.clone(), log.clone());
     // When one half fails the other ends too, and the process says so.
     let stop = shutdown.child_token();
