@@ -225,6 +225,30 @@ async fn figures_from_the_topics_equal_the_live_ones_and_replies_are_answered_on
     let number = |field: &str| found[field].as_f64().unwrap();
     assert!(number("low") < number("difference") && number("difference") < number("high"));
 
+    // The same receipts as a Parquet file, one row a message and state.
+    let file = installation.path().join("receipts.parquet");
+    let exported = installation.json(
+        &up,
+        &["receipts", "export", "--since", "1d", "--out", file.to_str().unwrap()],
+    );
+    let reader =
+        parquet::file::serialized_reader::SerializedFileReader::new(std::fs::File::open(&file).unwrap()).unwrap();
+    let rows: Vec<parquet::record::Row> = reader.into_iter().map(Result::unwrap).collect();
+    assert_eq!(rows.len() as u64, exported["rows"].as_u64().unwrap());
+    let mut ids = std::collections::BTreeSet::new();
+    let mut delivered = 0;
+    for row in &rows {
+        let text = |name: &str| {
+            let (_, field) = row.get_column_iter().find(|(column, _)| *column == name).unwrap();
+            field.to_string()
+        };
+        assert!(ids.insert(text("id")), "{} twice", text("id"));
+        delivered += i64::from(text("state") == "\"delivered\"");
+    }
+    let all_rows = live["rows"].as_array().unwrap();
+    let live_delivered: i64 = all_rows.iter().map(|row| row["delivered"].as_i64().unwrap()).sum();
+    assert_eq!(delivered, live_delivered);
+
     // STOP was confirmed once, whatever was repeated; the flagged one got no answer and was not stopped.
     let confirmed = texts_to(&up, &phone(2)).await;
     assert_eq!(

@@ -71,6 +71,9 @@ enum Command {
     Sms(commands::sms::SmsArgs),
     /// Check that every planned message is accounted for
     Audit(commands::audit::AuditArgs),
+    /// The receipts topic
+    #[command(subcommand)]
+    Receipts(commands::receipts::Receipts),
     /// What became of messages: by campaign, trigger, gateway and day
     #[command(subcommand)]
     Report(commands::report::Report),
@@ -197,6 +200,7 @@ pub fn run(cli: Cli, environment: BTreeMap<String, String>) -> Result<(), Failur
         Command::Campaign(command) => client(commands::campaign::run(&connection(command.client())?, &command)),
         Command::Message(command) => client(commands::message::run(&connection(command.client())?, &command)),
         Command::Audit(arguments) => client(commands::audit::run(&connection(&arguments.client)?, &arguments)),
+        Command::Receipts(command) => client(commands::receipts::run(&connection(command.client())?, &command)),
         Command::Report(command) => client(commands::report::run(&connection(command.client())?, &command)),
         Command::DeadLetters(command) => client(commands::dead_letters::run(&connection(command.client())?, &command)),
         Command::Topics(command) => client(commands::topics::run(&connection(command.client())?, &command)),
