@@ -85,7 +85,15 @@ pub async fn once(common: &Common, recipients: u64, gateway: &'static str, conta
     let first = texts.iter().map(|text| since(text.at)).fold(f64::INFINITY, f64::min);
     let last = texts.iter().map(|text| since(text.at)).fold(0.0, f64::max);
     stand.settled(recipients, PATIENCE).await?;
-    let status = stand.command(&["campaign", "status", &id])?;
+    // A receipt that came before its message's outcome was written waits for it.
+    let until = Instant::now() + PATIENCE;
+    let status = loop {
+        let status = stand.command(&["campaign", "status", &id])?;
+        if status["accepted"] == 0 || Instant::now() >= until {
+            break status;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
     ensure!(
         status["planned"] == recipients && status["delivered"] == recipients,
         "not everybody got it: {status}"

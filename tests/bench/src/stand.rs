@@ -281,7 +281,16 @@ impl Stand {
 
     /// Records of `topic` that `group` has not committed.
     pub async fn lag(&self, group: &str, topic: Topic) -> Result<u64> {
-        let lags = self.log.lag(group, &[topic]).await?;
+        let until = Instant::now() + Duration::from_secs(30);
+        let lags = loop {
+            match self.log.lag(group, &[topic]).await {
+                // A broker that has only just started finds its groups' coordinator in a moment.
+                Err(error) if error.is_transient() && Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                lags => break lags?,
+            }
+        };
         Ok(lags
             .iter()
             .map(|lag| u64::try_from(lag.end - lag.committed).unwrap_or(0))
