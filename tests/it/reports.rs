@@ -260,5 +260,18 @@ async fn figures_from_the_topics_equal_the_live_ones_and_replies_are_answered_on
     );
     let text = texts_to(&up, &phone(3)).await;
     assert!(!text.iter().any(|text| text.contains("plus de publicité")), "{text:?}");
+    // A person reads it and decides, once.
+    let listed = installation.json(&up, &["replies", "list"]);
+    let replies = listed["replies"].as_array().unwrap();
+    assert_eq!(replies.len(), 1, "{listed}");
+    assert_eq!(replies[0]["contact_id"], "c3");
+    let id = replies[0]["id"].as_str().unwrap();
+    installation.json(&up, &["replies", "stop", id]);
+    assert_eq!(
+        installation.json(&up, &["contacts", "get", "c3"])["marketing_consent"],
+        false
+    );
+    assert!(!installation.command(&up, &["replies", "dismiss", id]).status.success());
+    assert_eq!(installation.json(&up, &["replies", "list"])["replies"], json!([]));
     assert_eq!(installation.json(&up, &["audit"])["violations"], 0);
 }

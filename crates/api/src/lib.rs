@@ -21,6 +21,7 @@ pub mod keys;
 pub mod messages;
 pub mod messages_show;
 pub mod preview;
+pub mod replies;
 pub mod reports;
 pub mod resources;
 pub mod topics;

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use resources::{Gateway, Snapshot};
 use stage::{Clock, Input, Live, Output, Step, StepError};
 use store::{
-    Deferred, Store, StoreError, Tx,
+    Deferred, StoreError, Tx,
     messages::{MessageRow, Settle},
     parts::{PartRow, PartState, Unmatched},
     reply_parts::{ReplyKey, ReplyPart},
@@ -28,7 +28,6 @@ use crate::{
 };
 
 pub(crate) struct Callbacks {
-    store: Store,
     live: Live,
     clock: Clock,
     phone_key: PhoneKey,
@@ -61,13 +60,8 @@ const WAITS: u32 = 8;
 const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(2);
 
 impl Callbacks {
-    pub(crate) fn new(store: Store, live: Live, clock: Clock, phone_key: PhoneKey) -> Callbacks {
-        Callbacks {
-            store,
-            live,
-            clock,
-            phone_key,
-        }
+    pub(crate) fn new(live: Live, clock: Clock, phone_key: PhoneKey) -> Callbacks {
+        Callbacks { live, clock, phone_key }
     }
 }
 
@@ -295,9 +289,11 @@ impl Callbacks {
     ) -> Result<Vec<(MessageRow, bool)>, StoreError> {
         let now = self.clock.now();
         let (mut unmatched, mut waiting, mut settles) = (Vec::new(), Vec::new(), Vec::new());
+        let references: Vec<Uuid> = homeless.iter().filter_map(|told| told.reference).collect();
+        let rows = tx.messages_by_id(&references).await?;
         for told in homeless {
             if let Some(reference) = told.reference
-                && let Some(row) = self.store.message_get(reference).await?
+                && let Some(row) = rows.get(&reference)
                 // One receipt speaks for the whole message only where there is one part.
                 && row.parts <= 1
             {
@@ -308,7 +304,7 @@ impl Callbacks {
                         repeated.insert(reference);
                     }
                     settles.push(Settle {
-                        contact_id: row.contact_id,
+                        contact_id: row.contact_id.clone(),
                         message_id: reference,
                         state: told.state,
                         reason: None,

@@ -31,12 +31,15 @@ impl Live {
     /// Reads the first snapshot and keeps it fresh until `shutdown`.
     pub async fn start(store: Store, shutdown: CancellationToken) -> Result<Live, StoreError> {
         let (sender, mut latest) = watch::channel(Arc::new(Snapshot::default()));
-        let mut keeper = Keeper { store, sender };
+        let mut keeper = Keeper {
+            store: store.apart(),
+            sender,
+        };
         keeper.refresh().await?;
         // Nobody has to be told of the first one.
         latest.mark_unchanged();
         let keeper = Arc::new(Mutex::new(keeper));
-        tokio::spawn(keep(keeper.clone(), shutdown));
+        tokio::spawn(keep(keeper.clone(), store, shutdown));
         Ok(Live {
             latest,
             keeper: Some(keeper),
@@ -78,12 +81,12 @@ impl Live {
 
 #[derive(Debug)]
 struct Keeper {
+    /// Its own connection: batches wait for it in the middle of their transactions.
     store: Store,
     sender: watch::Sender<Arc<Snapshot>>,
 }
 
-async fn keep(keeper: Arc<Mutex<Keeper>>, shutdown: CancellationToken) {
-    let store = keeper.lock().await.store.clone();
+async fn keep(keeper: Arc<Mutex<Keeper>>, store: Store, shutdown: CancellationToken) {
     let mut listener = None;
     let mut failing = false;
     loop {

@@ -29,6 +29,16 @@ impl Store {
         Ok(Store { pool })
     }
 
+    /// The same database over one connection of its own, made when it is first needed: for what is asked while somebody
+    /// holds a transaction and waits. From the pool it could be waiting for a connection that only the waiting ones have.
+    pub fn apart(&self) -> Store {
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(self.pool.options().get_acquire_timeout())
+            .connect_lazy_with((*self.pool.connect_options()).clone());
+        Store { pool }
+    }
+
     /// Brings the schema up to date; safe to run from several processes at once (an advisory lock).
     pub async fn migrate(&self) -> Result<(), StoreError> {
         sqlx::migrate!("../../migrations").run(&self.pool).await?;

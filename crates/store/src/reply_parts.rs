@@ -2,9 +2,10 @@
 //! person.
 
 use jiff::{SignedDuration, Timestamp};
+use sqlx::Row;
 use uuid::Uuid;
 
-use crate::{StoreError, Tx, messages::foreign, time::At};
+use crate::{Store, StoreError, Tx, messages::foreign, time::At};
 
 /// What the parts of one text share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -241,6 +242,18 @@ impl Tx {
         Ok(())
     }
 
+    /// Takes a reply that a person has decided on.
+    pub async fn reply_review_take(&mut self, id: Uuid) -> Result<Option<Review>, StoreError> {
+        let row = sqlx::query(
+            "delete from reply_reviews where id = $1
+             returning id, contact_id, phone_hash, gateway, text, received_at",
+        )
+        .bind(id)
+        .fetch_optional(&mut *self.inner)
+        .await?;
+        row.as_ref().map(review).transpose()
+    }
+
     /// Since when and by whom a phone is shut off.
     pub async fn suppression_since(&mut self, hash: &[u8]) -> Result<Option<(String, Timestamp)>, StoreError> {
         let row: Option<(String, At)> = sqlx::query_as("select source, since from suppressions where phone_hash = $1")
@@ -249,4 +262,29 @@ impl Tx {
             .await?;
         Ok(row.map(|(source, since)| (source, since.0)))
     }
+}
+
+impl Store {
+    /// Replies that wait for a person, the oldest first.
+    pub async fn reply_reviews(&self, limit: i64) -> Result<Vec<Review>, StoreError> {
+        let rows = sqlx::query(
+            "select id, contact_id, phone_hash, gateway, text, received_at from reply_reviews
+             order by received_at, id limit $1",
+        )
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(review).collect()
+    }
+}
+
+fn review(row: &sqlx::postgres::PgRow) -> Result<Review, StoreError> {
+    Ok(Review {
+        id: row.try_get("id")?,
+        contact_id: row.try_get("contact_id")?,
+        phone_hash: row.try_get("phone_hash")?,
+        gateway: row.try_get("gateway")?,
+        text: row.try_get("text")?,
+        received_at: row.try_get::<At, _>("received_at")?.0,
+    })
 }

@@ -74,6 +74,9 @@ enum Command {
     /// The receipts topic
     #[command(subcommand)]
     Receipts(commands::receipts::Receipts),
+    /// Replies that only a person can decide on
+    #[command(subcommand)]
+    Replies(commands::replies::Replies),
     /// What became of messages: by campaign, trigger, gateway and day
     #[command(subcommand)]
     Report(commands::report::Report),
@@ -201,6 +204,7 @@ pub fn run(cli: Cli, environment: BTreeMap<String, String>) -> Result<(), Failur
         Command::Message(command) => client(commands::message::run(&connection(command.client())?, &command)),
         Command::Audit(arguments) => client(commands::audit::run(&connection(&arguments.client)?, &arguments)),
         Command::Receipts(command) => client(commands::receipts::run(&connection(command.client())?, &command)),
+        Command::Replies(command) => client(commands::replies::run(&connection(command.client())?, &command)),
         Command::Report(command) => client(commands::report::run(&connection(command.client())?, &command)),
         Command::DeadLetters(command) => client(commands::dead_letters::run(&connection(command.client())?, &command)),
         Command::Topics(command) => client(commands::topics::run(&connection(command.client())?, &command)),

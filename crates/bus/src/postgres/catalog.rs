@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use events::Topic;
@@ -11,7 +11,7 @@ use sqlx::PgPool;
 
 use crate::{BusError, TopicSettings};
 
-/// After this long it is looked up again, in the way of one caller: a topic may have been given more partitions.
+/// How often it is looked up again: a topic may have been given more partitions.
 const FRESH: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Catalog {
     pool: PgPool,
-    topics: RwLock<(Option<Instant>, HashMap<Topic, Known>)>,
+    topics: RwLock<HashMap<Topic, Known>>,
 }
 
 impl Catalog {
@@ -36,19 +36,32 @@ impl Catalog {
 
     /// The topic's id and how many partitions it has.
     pub async fn known(&self, topic: Topic) -> Result<Known, BusError> {
-        {
-            let remembered = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-            if let (Some(read), Some(known)) = (remembered.0, remembered.1.get(&topic))
-                && read.elapsed() < FRESH
-            {
-                return Ok(*known);
-            }
+        // However old it is: a caller in the middle of a transaction must not ask for a second connection, or all of them
+        // together hold every connection and wait for one more.
+        let remembered = self.remembered(topic);
+        if let Some(known) = remembered {
+            return Ok(known);
         }
         let found = self.refresh().await?;
         found
             .get(&topic)
             .copied()
             .ok_or_else(|| BusError::UnknownTopic(topic.name().into()))
+    }
+
+    fn remembered(&self, topic: Topic) -> Option<Known> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        topics.get(&topic).copied()
+    }
+
+    /// Notices what others do to the topics, for as long as it is asked.
+    pub async fn keep(&self) {
+        loop {
+            tokio::time::sleep(FRESH).await;
+            if let Err(error) = self.refresh().await {
+                tracing::debug!(%error, "the topics cannot be read, going on with what is known of them");
+            }
+        }
     }
 
     async fn refresh(&self) -> Result<HashMap<Topic, Known>, BusError> {
@@ -67,7 +80,7 @@ impl Catalog {
                 Some((Topic::by_name(&name)?, Known { id, partitions }))
             })
             .collect();
-        *self.topics.write().unwrap_or_else(PoisonError::into_inner) = (Some(Instant::now()), found.clone());
+        *self.topics.write().unwrap_or_else(PoisonError::into_inner) = found.clone();
         Ok(found)
     }
 

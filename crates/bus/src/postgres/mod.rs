@@ -61,6 +61,10 @@ pub(crate) fn open(config: PostgresConfig) -> PostgresLog {
     background(Box::pin(wake::tell(wake.clone(), pool.clone())));
     background(Box::pin(wake::listen(wake.clone(), pool.clone())));
     background(Box::pin(maintain::keep(pool.clone())));
+    background(Box::pin({
+        let catalog = catalog.clone();
+        async move { catalog.keep().await }
+    }));
     PostgresLog {
         shared: Arc::new(Shared {
             writer: writer::Writer::start(pool.clone(), catalog.clone(), wake.clone()),

@@ -19,6 +19,7 @@ mod messages;
 mod openapi;
 mod preview;
 mod problem;
+mod replies;
 mod reports;
 mod resources;
 mod route;
@@ -112,6 +113,7 @@ fn routes() -> Routes {
     let routes = topics::add(routes);
     let routes = dead_letters::add(routes);
     let routes = audit::add(routes);
+    let routes = replies::add(routes);
     let routes = reports::add(routes);
     let routes = keys::add(routes);
     sms::add(routes)

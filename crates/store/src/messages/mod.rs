@@ -17,12 +17,14 @@ mod limits;
 mod outcome;
 mod rows;
 
+use std::collections::HashMap;
+
 use domain::{Cause, Class, Reason, State};
 use events::Receipt;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Tx};
 
 pub use crate::audit::{Audit, Violation};
 pub use claim::{ClaimResult, ClaimWant, Claimant};
@@ -135,6 +137,25 @@ impl MessageRow {
         if state.is_terminal() {
             self.settled_at = Some(at);
         }
+    }
+}
+
+impl Tx {
+    /// The messages with these ids that there are.
+    pub async fn messages_by_id(&mut self, ids: &[Uuid]) -> Result<HashMap<Uuid, MessageRow>, StoreError> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "select {} from messages m where message_id = any($1)",
+            rows::COLUMNS
+        )))
+        .bind(ids)
+        .fetch_all(&mut *self.inner)
+        .await?;
+        rows.iter()
+            .map(|row| rows::read(row).map(|row| (row.message_id, row)))
+            .collect()
     }
 }
 

@@ -14,6 +14,7 @@ pub mod output;
 mod parquet_file;
 pub mod progress;
 pub mod receipts;
+pub mod replies;
 pub mod report;
 pub mod sms;
 pub mod topics;
