@@ -50,7 +50,7 @@ wait_port "$http" || { cat "$directory/jasmin.log" >&2; exit 1; }
 wait_port "$cli"
 "$peers/bin/python" - "$cli" "$host" "$port" >&2 <<'END'
 # Its settings are made over its own command line: a connector, a route, a user.
-import socket, sys, time
+import re, socket, sys, time
 
 cli = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 cli.settimeout(20)
@@ -58,8 +58,12 @@ cli.settimeout(20)
 
 def until(prompt):
     got = b""
-    while not got.rstrip().endswith(prompt):
-        more = cli.recv(4096)
+    # It is drawn as on a terminal, with telnet's own negotiation before it.
+    while not re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b.|\xff[\xfb-\xfe].", b"", got).rstrip().endswith(prompt):
+        try:
+            more = cli.recv(4096)
+        except TimeoutError:
+            raise SystemExit(f"jasmin's command line does not say {prompt!r}: {got!r}")
         if not more:
             raise SystemExit("jasmin's command line closed: " + got.decode(errors="replace"))
         got += more
@@ -71,7 +75,8 @@ def say(line, prompt=b">"):
     return until(prompt)
 
 
-until(b"jcli :")
+# It prompts after the first line.
+say("", b"jcli :")
 for group in [
     ["smppccm -a", "cid main", f"host {sys.argv[2]}", f"port {sys.argv[3]}", "username jasmin", "password jasmin",
      "submit_throughput 0", "bind transceiver", "requeue_delay 1", "loglevel 40"],
