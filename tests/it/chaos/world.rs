@@ -18,7 +18,7 @@ use store::Store;
 use super::plan::{Fault, Gateways, ROLES};
 use crate::support::{
     bus,
-    process::{Process, run},
+    process::Process,
     proxy::Proxy,
     simulator::{Simulator, eventually},
     tamtam::Installation,
@@ -80,17 +80,7 @@ impl World {
         if let Some((_, kafka)) = &broker {
             installation.on_kafka(kafka.clone());
         }
-        let environment: Vec<(&str, &str)> = installation
-            .environment
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        let migrated = run(installation.path(), &["migrate"], &environment);
-        assert!(
-            migrated.status.success(),
-            "{}",
-            String::from_utf8_lossy(&migrated.stderr)
-        );
+        installation.migrate();
         let simulator = Simulator::start(quick()).await;
         let roles: BTreeMap<&'static str, Process> =
             ROLES.iter().map(|role| (*role, installation.start(&[role]))).collect();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    process::{Process, eventually, run},
+    process::{Process, eventually},
     tamtam::{Installation, PATIENCE, contacts, resources, stats},
 };
 
@@ -29,17 +29,7 @@ impl Fleet {
     /// All roles, with the resources of [`resources`] at `rate` parts a second, and so many contacts.
     pub async fn start(rate: u32, people: usize) -> Fleet {
         let installation = Installation::shared().await;
-        let environment: Vec<(&str, &str)> = installation
-            .environment
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        let migrated = run(installation.path(), &["migrate"], &environment);
-        assert!(
-            migrated.status.success(),
-            "{}",
-            String::from_utf8_lossy(&migrated.stderr)
-        );
+        installation.migrate();
         let simulator = installation.start(&["simulator"]);
         let roles = ROLES.iter().map(|role| (*role, installation.start(&[role]))).collect();
         let fleet = Fleet {

@@ -93,6 +93,21 @@ impl Installation {
         path.display().to_string()
     }
 
+    /// Brings its schema and topics up to date, as an administrator does before any role starts.
+    pub fn migrate(&self) {
+        let environment: Vec<(&str, &str)> = self
+            .environment
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let migrated = process::run(self.path(), &["migrate"], &environment);
+        assert!(
+            migrated.status.success(),
+            "{}",
+            String::from_utf8_lossy(&migrated.stderr)
+        );
+    }
+
     /// Runs a command against `console`, whatever comes out.
     pub fn command(&self, console: &Process, arguments: &[&str]) -> Output {
         let arguments = [arguments, &["--server", console.at("console")]].concat();

@@ -38,8 +38,7 @@ impl Catalog {
     pub async fn known(&self, topic: Topic) -> Result<Known, BusError> {
         // However old it is: a caller in the middle of a transaction must not ask for a second connection, or all of them
         // together hold every connection and wait for one more.
-        let remembered = self.remembered(topic);
-        if let Some(known) = remembered {
+        if let Some(known) = self.remembered(topic) {
             return Ok(known);
         }
         let found = self.refresh().await?;
