@@ -14,6 +14,7 @@ mod contacts;
 mod crash;
 mod dead_letters;
 mod deploy;
+mod gateway_traffic;
 mod gateways;
 mod gateways_bad;
 mod gateways_smpp;

@@ -16,6 +16,7 @@ pub mod campaigns;
 pub mod contacts;
 pub mod dead_letters;
 pub mod events;
+pub mod gateways;
 pub mod import;
 pub mod keys;
 pub mod messages;

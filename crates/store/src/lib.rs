@@ -14,6 +14,7 @@ mod erasure;
 mod error;
 pub mod explain;
 pub mod fields;
+pub mod gateway_traffic;
 pub mod history;
 mod installation;
 pub mod keys;

@@ -64,6 +64,9 @@ enum Command {
     /// Campaigns
     #[command(subcommand)]
     Campaign(commands::campaign::Campaign),
+    /// SMS gateways, and how well they do
+    #[command(subcommand)]
+    Gateway(commands::gateway::Gateway),
     /// Single messages
     #[command(subcommand)]
     Message(commands::message::Message),
@@ -201,6 +204,7 @@ pub fn run(cli: Cli, environment: BTreeMap<String, String>) -> Result<(), Failur
         Command::Events(command) => client(commands::events::run(&connection(command.client())?, &command)),
         Command::Audience(command) => client(commands::audience::run(&connection(command.client())?, &command)),
         Command::Campaign(command) => client(commands::campaign::run(&connection(command.client())?, &command)),
+        Command::Gateway(command) => client(commands::gateway::run(&connection(command.client())?, &command)),
         Command::Message(command) => client(commands::message::run(&connection(command.client())?, &command)),
         Command::Audit(arguments) => client(commands::audit::run(&connection(&arguments.client)?, &arguments)),
         Command::Receipts(command) => client(commands::receipts::run(&connection(command.client())?, &command)),

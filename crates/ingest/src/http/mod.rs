@@ -13,6 +13,7 @@ mod contacts;
 mod dead_letters;
 mod events;
 mod extract;
+mod gateways;
 mod keys;
 mod lines;
 mod messages;
@@ -115,6 +116,7 @@ fn routes() -> Routes {
     let routes = audit::add(routes);
     let routes = replies::add(routes);
     let routes = reports::add(routes);
+    let routes = gateways::add(routes);
     let routes = keys::add(routes);
     sms::add(routes)
 }

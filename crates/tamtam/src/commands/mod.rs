@@ -8,6 +8,7 @@ pub mod client;
 pub mod contacts;
 pub mod dead_letters;
 pub mod events;
+pub mod gateway;
 pub mod keys;
 pub mod message;
 pub mod output;
