@@ -10,6 +10,7 @@ mod bus_contract;
 mod bus_postgres;
 mod chaos;
 mod console;
+mod console_replies;
 mod contacts;
 mod crash;
 mod dead_letters;

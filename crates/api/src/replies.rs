@@ -31,6 +31,12 @@ impl Api {
         Ok(self.store.reply_reviews(limit).await?)
     }
 
+    /// How many replies wait for a decision, counted up to [`MAX_LIST`].
+    pub async fn replies_waiting(&self, caller: &Caller) -> Result<i64, ApiError> {
+        caller.require(&[Role::Campaigns])?;
+        Ok(self.store.reply_reviews_count(MAX_LIST).await?)
+    }
+
     /// Decides; the reply's text is gone with it. A reply that was decided before is not found.
     pub async fn reply_decide(&self, caller: &Caller, id: Uuid, meaning: Meaning) -> Result<(), ApiError> {
         caller.require(&[Role::Campaigns])?;

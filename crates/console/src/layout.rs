@@ -7,13 +7,14 @@ use axum::{
 };
 use maud::{DOCTYPE, Markup, html};
 
-use crate::words::Language;
+use crate::{pages::replies, words::Language};
 
 /// Which entry of the navigation a page belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Section {
     Home,
     Announce,
+    Replies,
     None,
 }
 
@@ -41,6 +42,12 @@ pub(crate) fn page(language: Language, caller: Option<&Caller>, section: Section
                         @if caller.is_some() {
                             a href="/" aria-current=[(section == Section::Home).then_some("page")] { (words.home) }
                             a href="/announce" aria-current=[(section == Section::Announce).then_some("page")] { (words.announce) }
+                        }
+                        @if caller.is_some_and(replies::may_decide) {
+                            a href="/replies" aria-current=[(section == Section::Replies).then_some("page")] {
+                                (words.replies) " "
+                                span hx-get="/replies/count" hx-trigger="load, every 20s" {}
+                            }
                         }
                     }
                     form method="post" action="/language" {

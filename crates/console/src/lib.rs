@@ -101,6 +101,9 @@ fn router(app: App) -> Router {
         .route("/campaigns/{id}", get(pages::campaign::page))
         .route("/campaigns/{id}/events", get(pages::campaign::events))
         .route("/campaigns/{id}/{action}", post(pages::campaign::act))
+        .route("/replies", get(pages::replies::page))
+        .route("/replies/count", get(pages::replies::count))
+        .route("/replies/{id}/{action}", post(pages::replies::decide))
         .route("/sign-out", post(pages::sign_in::sign_out))
         .layer(axum::middleware::from_fn_with_state(app.clone(), signed_in));
     let open = Router::new()

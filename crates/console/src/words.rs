@@ -162,6 +162,18 @@ words! {
     not_found: "Cette page n'existe pas.", "There is no such page.";
     went_wrong: "Quelque chose n'a pas marché", "Something went wrong";
     history: "Journal", "Log";
+    replies: "Réponses", "Replies";
+    replies_hint: "Ces réponses ressemblent à un refus et n'en sont pas le mot-clé : rien n'est décidé avant vous. Le texte s'efface avec la décision.", "These replies sound like an opt-out and are not its keyword: nothing is decided before you do. The text goes with the decision.";
+    no_replies: "Aucune réponse n'attend de décision.", "No reply waits for a decision.";
+    replies_more: "Les plus anciennes ; d'autres suivront.", "The oldest; more follow.";
+    reply_gone: "Quelqu'un a déjà décidé de cette réponse.", "Somebody has decided on this reply already.";
+    received: "Arrivée", "Received";
+    reply_from: "De", "From";
+    nobody_known: "numéro inconnu", "unknown number";
+    reply_stop: "Stop", "Stop";
+    reply_stop_means: "Plus de publicité à ce numéro", "No marketing to this number any more";
+    reply_dismiss: "Ignorer", "Dismiss";
+    reply_dismiss_means: "Ce n'est pas un refus", "It is no opt-out";
     forbidden: "Votre clé ne permet pas cette action.", "Your key does not allow this.";
 }
 

@@ -276,6 +276,15 @@ impl Store {
         .await?;
         rows.iter().map(review).collect()
     }
+
+    /// How many wait for a person, counted up to `most`.
+    pub async fn reply_reviews_count(&self, most: i64) -> Result<i64, StoreError> {
+        let count = sqlx::query_scalar("select count(*) from (select from reply_reviews limit $1) r")
+            .bind(most)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(count)
+    }
 }
 
 fn review(row: &sqlx::postgres::PgRow) -> Result<Review, StoreError> {

@@ -4,6 +4,7 @@ pub(crate) mod announce;
 pub(crate) mod assets;
 pub(crate) mod campaign;
 pub(crate) mod home;
+pub(crate) mod replies;
 pub(crate) mod sign_in;
 
 use axum::{http::StatusCode, response::Response};
