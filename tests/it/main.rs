@@ -36,6 +36,7 @@ mod dispatcher_load;
 mod dispatcher_stand;
 mod dispatcher_ways;
 mod ledger;
+mod messages_planned;
 mod oracle;
 mod policy;
 mod receipts;

@@ -20,6 +20,7 @@ pub mod gateways;
 pub mod import;
 pub mod keys;
 pub mod messages;
+pub mod messages_planned;
 pub mod messages_show;
 pub mod preview;
 pub mod replies;

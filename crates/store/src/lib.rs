@@ -22,6 +22,7 @@ pub mod links;
 mod listen;
 pub mod messages;
 pub mod parts;
+pub mod planned;
 mod pool;
 pub mod replies;
 pub mod reply_parts;

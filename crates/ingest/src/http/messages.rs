@@ -1,9 +1,9 @@
 //! Messages: asking for one, and asking what became of it.
 
 use api::{
-    ApiError,
+    ApiError, ErrorKind,
     messages::NewMessage,
-    messages_show::{MAX_LIST, MessageStory},
+    messages_show::{LogLine, MAX_LIST, MessageStory},
 };
 use axum::{Json as Answer, extract::State, http::HeaderMap};
 use domain::Cause;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     EVERY, Http, WRITERS,
     extract::{Call, Json, Params, Segments, When, id},
+    messages_planned::PlannedJson,
     problem::Problem,
     route::{Routes, get, post},
 };
@@ -49,6 +50,11 @@ pub(super) fn add(routes: Routes) -> Routes {
                 EVERY,
                 "Why a contact got a message, or not: its cause, its reason and everything that happened to it",
             )
+            .query(
+                "contact_id",
+                "string",
+                "Whose it is: finds it also where it is planned and not in the ledger yet",
+            )
             .gives::<MessageStoryJson>(),
             show,
         )
@@ -80,6 +86,8 @@ struct MessageIdJson {
 #[derive(Serialize, ToSchema)]
 struct MessagesJson {
     messages: Vec<MessageJson>,
+    /// What is planned for the contact and not in the ledger yet.
+    planned: Vec<PlannedJson>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -129,7 +137,7 @@ pub(super) struct MessageJson {
 /// What a message was caused by.
 #[derive(Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-enum CauseJson {
+pub(super) enum CauseJson {
     Trigger {
         trigger: String,
         event_source: String,
@@ -143,22 +151,26 @@ enum CauseJson {
     },
 }
 
+/// One of `message` and `planned`.
 #[derive(Serialize, ToSchema)]
-struct MessageStoryJson {
-    message: MessageJson,
+pub(super) struct MessageStoryJson {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<MessageJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) planned: Option<PlannedJson>,
     /// In a sentence.
-    explanation: String,
+    pub(super) explanation: String,
     /// The campaign's name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    campaign: Option<String>,
+    pub(super) campaign: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    waiting: Option<WaitingJson>,
-    parts: Vec<PartJson>,
-    log: Vec<LogLineJson>,
+    pub(super) waiting: Option<WaitingJson>,
+    pub(super) parts: Vec<PartJson>,
+    pub(super) log: Vec<LogLineJson>,
 }
 
 #[derive(Serialize, ToSchema)]
-struct WaitingJson {
+pub(super) struct WaitingJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     due_at: Option<When>,
     /// `campaign:ID`: until that campaign goes on.
@@ -167,7 +179,7 @@ struct WaitingJson {
 }
 
 #[derive(Serialize, ToSchema)]
-struct PartJson {
+pub(super) struct PartJson {
     part: i16,
     gateway: String,
     /// The gateway's id.
@@ -177,7 +189,7 @@ struct PartJson {
 }
 
 #[derive(Serialize, ToSchema)]
-struct LogLineJson {
+pub(super) struct LogLineJson {
     at: When,
     what: String,
 }
@@ -187,6 +199,12 @@ struct LogLineJson {
 struct ListParams {
     contact_id: String,
     limit: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShowParams {
+    contact_id: Option<String>,
 }
 
 async fn send(
@@ -222,8 +240,17 @@ async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Answer<MessagesJson>, Problem> {
     let limit = params.limit.unwrap_or(100.min(MAX_LIST));
+    // The planned ones first: one that reaches the ledger in between is told twice, and none is missed.
+    let planned = http
+        .api
+        .messages_planned(&call.caller, &params.contact_id, limit)
+        .await?;
     let rows = http.api.messages_of(&call.caller, &params.contact_id, limit).await?;
     Ok(Answer(MessagesJson {
+        planned: (planned.into_iter())
+            .filter(|planned| rows.iter().all(|row| row.message_id != planned.id))
+            .map(PlannedJson::from)
+            .collect(),
         messages: rows.into_iter().map(MessageJson::from).collect(),
     }))
 }
@@ -240,8 +267,26 @@ async fn show(
     call: Call,
     State(http): State<Http>,
     Segments(text): Segments<String>,
+    Params(params): Params<ShowParams>,
 ) -> Result<Answer<MessageStoryJson>, Problem> {
-    Ok(Answer(http.api.message_show(&call.caller, id(&text)?).await?.into()))
+    let id = id(&text)?;
+    let show = || http.api.message_show(&call.caller, id);
+    let nowhere = |error: &ApiError| error.kind == ErrorKind::NotFound;
+    let shown = match (show().await, params.contact_id) {
+        (Err(error), None) if nowhere(&error) => Err(ApiError::not_found(
+            "message in the ledger; one that is planned and not there yet is found with its contact",
+        )),
+        (Err(error), Some(contact)) if nowhere(&error) => {
+            match http.api.message_planned(&call.caller, &contact, id).await {
+                Ok(planned) => return Ok(Answer(planned.into())),
+                // It may have reached the ledger in between.
+                Err(error) if nowhere(&error) => show().await.map_err(|_| error),
+                Err(error) => Err(error),
+            }
+        }
+        (shown, _) => shown,
+    };
+    Ok(Answer(shown?.into()))
 }
 
 impl From<Cause> for CauseJson {
@@ -293,7 +338,8 @@ impl From<MessageRow> for MessageJson {
 impl From<MessageStory> for MessageStoryJson {
     fn from(story: MessageStory) -> Self {
         MessageStoryJson {
-            message: story.message.into(),
+            message: Some(story.message.into()),
+            planned: None,
             explanation: story.explanation,
             campaign: story.campaign,
             waiting: story.waiting.map(|waiting| WaitingJson {
@@ -311,14 +357,15 @@ impl From<MessageStory> for MessageStoryJson {
                     at: When(part.at),
                 })
                 .collect(),
-            log: story
-                .log
-                .into_iter()
-                .map(|line| LogLineJson {
-                    at: When(line.at),
-                    what: line.what,
-                })
-                .collect(),
+            log: log_lines(story.log),
         }
     }
+}
+
+pub(super) fn log_lines(lines: Vec<LogLine>) -> Vec<LogLineJson> {
+    let line = |line: LogLine| LogLineJson {
+        at: When(line.at),
+        what: line.what,
+    };
+    lines.into_iter().map(line).collect()
 }

@@ -17,6 +17,7 @@ mod gateways;
 mod keys;
 mod lines;
 mod messages;
+mod messages_planned;
 mod openapi;
 mod preview;
 mod problem;

@@ -44,7 +44,12 @@ pub struct SendArgs {
 
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    id: String,
+    /// The message's id; absent: what is planned for the contact and not in the ledger yet
+    #[arg(required_unless_present = "contact")]
+    id: Option<String>,
+    /// Whose it is: finds it also where it is planned and not in the ledger yet
+    #[arg(long, value_name = "ID")]
+    contact: Option<String>,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -90,8 +95,13 @@ pub async fn run(connection: &Connection, command: &Message) -> Result<(), Failu
             }
         }
         Message::Show(arguments) => {
-            let path = format!("/v1/messages/{}/show", segment(&arguments.id));
-            let story = connection.get(&path, &[]).await?;
+            let contact = arguments.contact.clone().map(|contact| ("contact_id", contact));
+            let query: Vec<_> = contact.into_iter().collect();
+            let Some(id) = &arguments.id else {
+                return planned(connection, &query).await;
+            };
+            let path = format!("/v1/messages/{}/show", segment(id));
+            let story = connection.get(&path, &query).await?;
             match connection.json {
                 true => output::json(&story),
                 false => tell(&story),
@@ -107,16 +117,38 @@ pub async fn run(connection: &Connection, command: &Message) -> Result<(), Failu
                 true => output::json(&listed),
                 false => {
                     let rows = listed["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-                    output::table(rows, &["id", "state", "reason", "class", "template", "planned_at"])
+                    let on_their_way = listed["planned"].as_array().into_iter().flatten().cloned();
+                    let on_their_way = on_their_way.map(|mut message| {
+                        message["state"] = json!("planned");
+                        message
+                    });
+                    let rows: Vec<Value> = on_their_way.chain(rows.iter().cloned()).collect();
+                    output::table(&rows, &["id", "state", "reason", "class", "template", "planned_at"])
                 }
             }
         }
     }
 }
 
+/// What is planned for a contact and not in the ledger yet.
+async fn planned(connection: &Connection, query: &[(&str, String)]) -> Result<(), Failure> {
+    let listed = connection.get("/v1/messages", query).await?;
+    let planned = json!({"planned": listed["planned"]});
+    if connection.json {
+        return output::json(&planned);
+    }
+    for message in planned["planned"].as_array().into_iter().flatten() {
+        let told = ["id", "explanation"].map(|name| output::cell(&message[name]));
+        output::line(&told.join("  "))?;
+    }
+    Ok(())
+}
+
 fn tell(story: &Value) -> Result<(), Failure> {
     output::line(&output::cell(&story["explanation"]))?;
-    output::fields(&story["message"])?;
+    for name in ["message", "planned"] {
+        output::fields(&story[name])?;
+    }
     for part in story["parts"].as_array().into_iter().flatten() {
         let told = ["part", "gateway", "remote_id", "state"].map(|name| output::cell(&part[name]));
         output::line(&format!("part {}", told.join(" ")))?;
