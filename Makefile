@@ -82,9 +82,18 @@ bench-audience: ## audiences counted on a million contacts and ten million event
 
 FUZZ_SECONDS ?= 30
 
-fuzz: ## the audience language's parser on random bytes, FUZZ_SECONDS long (nightly Rust)
+FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+fuzz: ## every decoder of ours on bytes that nobody should send, each FUZZ_SECONDS long (nightly Rust)
 	$(INSTALL) build fuzz
-	cd fuzz && cargo +nightly fuzz run audience -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096
+	@# The versions that tamtam is built with. No address sanitizer: unsafe code is forbidden here, and it takes long.
+	cp Cargo.lock fuzz/Cargo.lock
+	cd fuzz && cargo +nightly fuzz build --sanitizer none
+	cd fuzz && for target in $(FUZZ_TARGETS); do \
+	  mkdir -p corpus/$$target; \
+	  cargo +nightly fuzz run --sanitizer none $$target corpus/$$target seeds/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=4096; \
+	done
 
 check: ## format, clippy, rustdoc, licences and advisories
 	$(INSTALL) build deny

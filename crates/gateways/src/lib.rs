@@ -11,6 +11,7 @@
 //! How to add one stands in this crate's `README.md`.
 
 mod backoff;
+pub mod decoders;
 pub mod http;
 pub mod key;
 pub mod smpp;

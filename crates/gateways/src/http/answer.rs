@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::Outcome;
 
 /// From status and body to an outcome, by the description; `reference` is our own id of the message.
-pub(super) fn outcome(http: &Http, status: u16, body: &[u8], reference: &str) -> Outcome {
+pub(crate) fn outcome(http: &Http, status: u16, body: &[u8], reference: &str) -> Outcome {
     let answer = http.answer.clone().unwrap_or_default();
     let parsed = Parsed::new(body);
     let word = |place: &Option<String>| place.as_deref().and_then(|place| parsed.word(place, reference));

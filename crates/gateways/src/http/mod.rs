@@ -23,6 +23,7 @@ use reqwest::{Client, Response, redirect};
 use resources::gateway::Http;
 use tokio::{sync::Semaphore, time::Instant};
 
+pub(crate) use answer::outcome;
 pub(crate) use callback::understand;
 pub use verify::{CallbackRequest, Unproven, verify};
 

@@ -28,7 +28,7 @@ impl std::fmt::Debug for CallbackRequest<'_> {
 pub struct Unproven;
 
 /// How old or how far ahead a signed callback may be (Standard Webhooks, "Verifying webhook authenticity").
-const WINDOW_SECONDS: i64 = 300;
+const WINDOW_SECONDS: u64 = 300;
 
 /// Checks a callback against what the gateway has configured. Without a secret and a way to prove it, everything is
 /// taken; with a way and no secret nothing is: a secret that cannot be found must not open the door.
@@ -87,7 +87,7 @@ fn standard(secrets: &str, request: &CallbackRequest<'_>, now: Timestamp) -> Res
         header("webhook-signature")?,
     );
     let sent: i64 = time.parse().map_err(|_| Unproven)?;
-    if (now.as_second() - sent).abs() > WINDOW_SECONDS {
+    if now.as_second().abs_diff(sent) > WINDOW_SECONDS {
         return Err(Unproven);
     }
     for secret in secrets.split_whitespace() {
@@ -178,6 +178,19 @@ mod tests {
         let mut lost = open;
         lost.callback_secret_env = Some("NOWHERE".into());
         assert!(!check(&lost, None, "secret=", &[], b"", 0));
+    }
+
+    #[test]
+    fn a_time_beyond_all_times_is_no_time_of_now() {
+        for time in [i64::MIN, i64::MIN + 1_614_265_330, i64::MAX] {
+            let headers = [
+                ("webhook-id", "m"),
+                ("webhook-timestamp", &*time.to_string()),
+                ("webhook-signature", "v1,AAAA"),
+            ];
+            let resource = with(CallbackAuth::StandardWebhooks);
+            assert!(!check(&resource, Some("s"), "", &headers, b"", 1_614_265_330));
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use deliver::understand;
+pub(crate) use wire::Frame;
 
 use self::{
     connect::{ConnectError, Role, Target},
