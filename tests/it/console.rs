@@ -18,8 +18,12 @@ async fn a_shop_manager_announces_and_watches() {
     let installation = Installation::private().await;
     let simulator = installation.start(&["simulator"]);
     let up = installation.start(&["up", "--data-dir", "data"]);
-    let file = installation.file("resources.toml", &resources(simulator.at("simulator_smpp"), 150));
-    installation.json(&up, &["apply", "-f", &file]);
+    let rate = |rate: u32| {
+        let file = installation.file("resources.toml", &resources(simulator.at("simulator_smpp"), rate));
+        installation.json(&up, &["apply", "-f", &file]);
+    };
+    // So slow that the campaign runs for as long as the browser takes to pause it.
+    rate(20);
     installation.json(&up, &["contacts", "import", &demo_contacts(), "--region", "RE"]);
     let women = installation.json(
         &up,
@@ -78,6 +82,7 @@ async fn a_shop_manager_announces_and_watches() {
     browser.screenshot("campaign").await;
     browser.click("[data-action='pause']").await;
     browser.find("[data-state='paused']").await;
+    rate(500);
     browser.click("[data-action='resume']").await;
     browser.find("[data-state='finished']").await;
     let url = browser.client.current_url().await.unwrap();
@@ -87,6 +92,7 @@ async fn a_shop_manager_announces_and_watches() {
     assert_eq!(stats(&simulator)["duplicates"], 0);
 
     // A second one is cancelled: nothing more leaves.
+    rate(20);
     browser.client.goto(&format!("{console}/announce")).await.unwrap();
     browser.fill("#name", "Zweite").await;
     browser.fill("#expression", "region = \"south\"").await;
