@@ -3,14 +3,21 @@
 //! A collector as it is deployed, on a private PostgreSQL (durable: fsync is on) or on the Kafka that is named, with one
 //! HTTP gateway and a secret. Connections send one callback each and more behind it without waiting, as a provider's do.
 //! Each answer means that the callback is on `callbacks`. The raw limit of the same run: the same requests to `/healthz`.
+//!
+//! Then how long a person waits for the redirect of a short link, while as many follow one at a time on each connection.
 
-use std::{error::Error, io::Write as _, sync::Arc, time::Instant};
+use std::{
+    error::Error,
+    io::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bus::{BusConfig, KafkaConfig, PostgresConfig, TopicSettings};
 use events::Topic;
 use resources::{Gateway, Resource};
 use stage::{Clock, Live, RunnerConfig};
-use store::Store;
+use store::{Store, links::ShortLink};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -37,7 +44,7 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn measure(url: String, brokers: Option<String>, count: usize) -> Result<(), Failure> {
-    let store = Store::connect(&url, 20, std::time::Duration::from_secs(10)).await?;
+    let store = Store::connect(&url, 20, Duration::from_secs(10)).await?;
     store.migrate().await?;
     let config = match brokers {
         Some(brokers) => BusConfig::Kafka(KafkaConfig {
@@ -56,7 +63,7 @@ async fn measure(url: String, brokers: Option<String>, count: usize) -> Result<(
             topic,
             partitions: topic.spec().partitions,
             replication: 1,
-            retention: std::time::Duration::from_secs(3_600),
+            retention: Duration::from_secs(3_600),
         })
         .collect();
     log.topics_ensure(&topics).await?;
@@ -76,7 +83,7 @@ async fn measure(url: String, brokers: Option<String>, count: usize) -> Result<(
         log: log.clone(),
         live: Live::start(store.clone(), stop.clone()).await?,
         phone_key: store.phone_key().await?,
-        store,
+        store: store.clone(),
         clock: Clock::system(),
         runner: RunnerConfig::default(),
         listener,
@@ -108,9 +115,77 @@ async fn measure(url: String, brokers: Option<String>, count: usize) -> Result<(
         "{count} callbacks: {kept:.0} a second kept and answered; raw limit {raw:.0} a second ({:.2} of it); {on_topic} on the topic, in {spread} partitions",
         kept / raw
     )?;
+    let mut waits = follow(&address, &links(&store).await?, count / 10).await?;
+    waits.sort_unstable();
+    let of = |share: f64| {
+        waits
+            .get((waits.len() as f64 * share) as usize)
+            .copied()
+            .unwrap_or_default()
+    };
+    writeln!(
+        std::io::stdout(),
+        "{} redirects over {CONNECTIONS} connections: p50 {} µs, p99 {} µs, p99.9 {} µs",
+        waits.len(),
+        of(0.5).as_micros(),
+        of(0.99).as_micros(),
+        of(0.999).as_micros()
+    )?;
     stop.cancel();
     collector.await??;
     Ok(())
+}
+
+/// Keeps short links; their codes.
+async fn links(store: &Store) -> Result<Vec<String>, Failure> {
+    let links: Vec<ShortLink> = (0..10_000_u128)
+        .map(|number| ShortLink {
+            code: format!("{number:0>11}"),
+            message_id: uuid::Uuid::from_u128(number),
+            contact_id: format!("c{number}"),
+            url: format!("https://shop.example/offer?number={number}"),
+        })
+        .collect();
+    let mut tx = store.begin().await?;
+    tx.links_put(&links, jiff::Timestamp::now()).await?;
+    tx.commit().await?;
+    Ok(links.into_iter().map(|link| link.code).collect())
+}
+
+/// Follows `count` links, on each connection one after the other; how long each answer took.
+async fn follow(address: &str, codes: &[String], count: usize) -> Result<Vec<Duration>, Failure> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for connection in 0..CONNECTIONS {
+        let address = address.to_owned();
+        let mine: Vec<String> = (connection..count)
+            .step_by(CONNECTIONS)
+            .map(|number| codes[number % codes.len()].clone())
+            .collect();
+        tasks.spawn(async move {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let mut buffer = vec![0_u8; 4 * 1024];
+            let mut waits = Vec::with_capacity(mine.len());
+            for code in mine {
+                let begun = Instant::now();
+                let request =
+                    format!("GET /l/{code} HTTP/1.1\r\nhost: x\r\nuser-agent: Mozilla/5.0 (Android 14)\r\n\r\n");
+                stream.write_all(request.as_bytes()).await?;
+                let read = stream.read(&mut buffer).await?;
+                let head = String::from_utf8_lossy(&buffer[..read]).to_ascii_lowercase();
+                if !head.starts_with("http/1.1 302") || !head.ends_with("\r\n\r\n") {
+                    return Err::<_, Failure>(head.into());
+                }
+                waits.push(begun.elapsed());
+            }
+            Ok(waits)
+        });
+    }
+    let mut all = Vec::with_capacity(count);
+    while let Some(waits) = tasks.join_next().await {
+        all.extend(waits??);
+    }
+    Ok(all)
 }
 
 /// Sends requests over [`CONNECTIONS`] and waits for all answers, which must be 200; how many a second.
