@@ -333,6 +333,7 @@ async fn receipts_find_their_message_before_and_after_the_answer() {
         code: Some("DELIVRD".into()),
         at: now(),
         received_at: now(),
+        reference: None,
     };
     let mut tx = store.begin().await.unwrap();
     let waiting = [unmatched(1, &["000A1", "161"]), unmatched(2, &["a2"])];
@@ -358,7 +359,12 @@ async fn receipts_find_their_message_before_and_after_the_answer() {
         (early.message_id, State::Delivered, Some("DELIVRD"))
     );
     let mut tx = store.begin().await.unwrap();
-    assert!(tx.callbacks_unmatched_ripe(10).await.unwrap().is_empty());
+    assert!(
+        tx.callbacks_unmatched_ripe(SignedDuration::from_mins(10), 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let matched = tx
         .parts_match(&[
             ("main".into(), vec!["193".into(), "C1".into()]),
@@ -368,12 +374,19 @@ async fn receipts_find_their_message_before_and_after_the_answer() {
         .unwrap();
     assert_eq!(matched[0].as_ref().unwrap().message_id, late.message_id);
     assert_eq!(matched[1], None);
+    let of = [(late.contact_id.clone(), late.message_id)];
     // Delivered when all parts are; the second time it has been said already.
-    let moved = tx.receipts_apply(&[receipt("C1", State::Delivered)]).await.unwrap();
+    let moved = tx
+        .receipts_apply(&[receipt("C1", State::Delivered)], &of)
+        .await
+        .unwrap();
     assert!(moved.is_empty());
-    let moved = tx.receipts_apply(&[receipt("c2", State::Delivered)]).await.unwrap();
+    let moved = tx
+        .receipts_apply(&[receipt("c2", State::Delivered)], &of)
+        .await
+        .unwrap();
     assert!(moved[0].1 && moved[0].0.state == State::Delivered);
-    let moved = tx.receipts_apply(&[receipt("c1", State::Failed)]).await.unwrap();
+    let moved = tx.receipts_apply(&[receipt("c1", State::Failed)], &of).await.unwrap();
     assert!(moved.iter().all(|(row, moved)| !moved && row.state == State::Delivered));
     tx.commit().await.unwrap();
 }
@@ -398,6 +411,7 @@ async fn of_two_receipts_at_once_the_second_sees_the_first() {
     for (number, [x, y]) in ids.iter().enumerate() {
         for id in [x.clone(), y.clone()] {
             let store = store.clone();
+            let of = [(wants[number].contact_id.clone(), wants[number].message_id)];
             receipts.spawn(async move {
                 let mut tx = store.begin().await.unwrap();
                 let state = PartState {
@@ -407,7 +421,7 @@ async fn of_two_receipts_at_once_the_second_sees_the_first() {
                     code: None,
                     at: now(),
                 };
-                let moved = tx.receipts_apply(&[state]).await.unwrap();
+                let moved = tx.receipts_apply(&[state], &of).await.unwrap();
                 tx.commit().await.unwrap();
                 (number, moved.iter().filter(|(_, moved)| *moved).count())
             });

@@ -198,7 +198,7 @@ async fn claim_in_ledger(
     rules: &ClaimRules,
 ) -> Result<Vec<ClaimResult>, ClaimError> {
     crash::point("dispatcher-before-claim")?;
-    let mut tx = core.store.begin().await?;
+    let mut tx = core.store.begin_by_key().await?;
     let (results, alarms) = tx.messages_claim_within(wants, claimant, rules).await?;
     if results.len() != wants.len() {
         return Err(StoreError::Corrupt("a claim was not answered".into()).into());

@@ -149,7 +149,7 @@ async fn write(core: &Core, batch: &[Work]) -> Result<(), WriteError> {
             Work::Item(item, ending) => (!ending.is_release()).then_some(item.token),
         })
         .collect();
-    let mut tx = core.store.begin().await?;
+    let mut tx = core.store.begin_by_key().await?;
     crash::point("dispatcher-before-outcome")?;
     let written = in_ledger(core, batch, &mut tx).await?;
     tx.deferred_put(&written.deferred).await?;

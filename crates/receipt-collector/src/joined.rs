@@ -7,7 +7,7 @@ use domain::State;
 use events::Callback;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use store::parts::PartState;
+use store::parts::{PartState, Unmatched};
 use uuid::Uuid;
 
 pub(crate) const TRANSPORT: &str = "joined";
@@ -22,9 +22,6 @@ pub(crate) struct Joined {
     pub(crate) at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reference: Option<Uuid>,
-    /// How often it waited.
-    #[serde(default)]
-    pub(crate) waits: u32,
 }
 
 impl Joined {
@@ -35,7 +32,16 @@ impl Joined {
             code: part.code.clone(),
             at: part.at,
             reference: None,
-            waits: 0,
+        }
+    }
+
+    pub(crate) fn referred(receipt: &Unmatched) -> Joined {
+        Joined {
+            forms: receipt.match_ids.clone(),
+            state: receipt.state.as_str().into(),
+            code: receipt.code.clone(),
+            at: receipt.at,
+            reference: receipt.reference,
         }
     }
 

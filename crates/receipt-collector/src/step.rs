@@ -9,13 +9,13 @@ use bus::{NewRecord, Partition};
 use domain::{State, phone::PhoneKey, sms::Fragment};
 use events::{Callback, Record as _, Topic};
 use gateways::{Heard, key::sender};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use resources::{Gateway, Snapshot};
 use stage::{Clock, Input, Live, Output, Step, StepError};
 use store::{
-    Deferred, StoreError, Tx,
+    StoreError, Tx,
     messages::{MessageRow, Settle},
-    parts::{PartRow, PartState, Unmatched},
+    parts::{PartRow, PartState, SETTLED_BY_REFERENCE, Unmatched},
     reply_parts::{ReplyKey, ReplyPart},
 };
 use uuid::Uuid;
@@ -45,7 +45,6 @@ struct Told {
     at: Timestamp,
     received_at: Timestamp,
     reference: Option<Uuid>,
-    waits: u32,
 }
 
 /// A word that we do not know, about a part that we may.
@@ -54,10 +53,6 @@ struct Unheard {
     forms: Vec<String>,
     code: String,
 }
-
-/// A receipt that only our reference can place waits this often for its message's outcome, twice as long each time.
-const WAITS: u32 = 8;
-const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(2);
 
 impl Callbacks {
     pub(crate) fn new(live: Live, clock: Clock, phone_key: PhoneKey) -> Callbacks {
@@ -105,7 +100,6 @@ impl Read {
                 at: joined.at,
                 received_at: callback.received_at,
                 reference: joined.reference,
-                waits: joined.waits,
             });
             return Ok(());
         }
@@ -137,7 +131,6 @@ impl Read {
                     at,
                     received_at: callback.received_at,
                     reference,
-                    waits: 0,
                 }),
                 Heard::Receipt { remote_id, code, .. } => self.unheard.push(Unheard {
                     gateway: callback.gateway.clone(),
@@ -227,7 +220,7 @@ impl Callbacks {
             metrics::counter!("tamtam_receipts_total", "result" => "unknown-code").increment(notes.len() as u64);
         }
 
-        let mut changes = Vec::with_capacity(told.len());
+        let (mut changes, mut of) = (Vec::with_capacity(told.len()), Vec::with_capacity(told.len()));
         // Which record a message's receipt goes back to, and which messages have it from a callback of this batch.
         let mut causes: HashMap<Uuid, usize> = HashMap::new();
         let mut repeated: HashSet<Uuid> = HashSet::new();
@@ -239,6 +232,7 @@ impl Callbacks {
                     if is_repeated(&told, part) {
                         repeated.insert(part.message_id);
                     }
+                    of.push((part.contact_id.clone(), part.message_id));
                     changes.push(PartState {
                         gateway: told.gateway,
                         match_id: part.match_id.clone(),
@@ -253,7 +247,7 @@ impl Callbacks {
             }
         }
         metrics::counter!("tamtam_receipts_total", "result" => "matched").increment(changes.len() as u64);
-        let mut rows = tx.receipts_apply(&changes).await?;
+        let mut rows = tx.receipts_apply(&changes, &of).await?;
         tx.parts_note(&notes).await?;
         if !homeless.is_empty() {
             metrics::counter!("tamtam_receipts_total", "result" => "unmatched").increment(homeless.len() as u64);
@@ -278,8 +272,8 @@ impl Callbacks {
         Ok(emit)
     }
 
-    /// Receipts whose part is not known. They are kept for their part; where our own reference came with them and the
-    /// message's outcome is unknown, it settles the message, which has no part to wait for.
+    /// Receipts whose part is not known. They are kept for their part; where our own reference came with them, and no part
+    /// will come that it could wait for, it settles the message.
     async fn by_reference(
         &self,
         homeless: Vec<Told>,
@@ -287,18 +281,18 @@ impl Callbacks {
         repeated: &mut HashSet<Uuid>,
         tx: &mut Tx,
     ) -> Result<Vec<(MessageRow, bool)>, StoreError> {
-        let now = self.clock.now();
-        let (mut unmatched, mut waiting, mut settles) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut unmatched, mut settles) = (Vec::new(), Vec::new());
         let references: Vec<Uuid> = homeless.iter().filter_map(|told| told.reference).collect();
         let rows = tx.messages_by_id(&references).await?;
         for told in homeless {
+            let mut waits_for = None;
             if let Some(reference) = told.reference
                 && let Some(row) = rows.get(&reference)
                 // One receipt speaks for the whole message only where there is one part.
                 && row.parts <= 1
             {
                 let again = row.state == told.state && same_instant(row.changed_at, told.at);
-                if row.state == State::Unknown || again {
+                if SETTLED_BY_REFERENCE.contains(&row.state) || again {
                     causes.insert(reference, told.input);
                     if again {
                         repeated.insert(reference);
@@ -313,9 +307,8 @@ impl Callbacks {
                     });
                     continue;
                 }
-                if !row.state.is_terminal() && told.waits < WAITS {
-                    waiting.push(wait(&told, reference, now));
-                }
+                // Its outcome is being written: then its part finds the receipt, or the outcome is unknown.
+                waits_for = Some(reference).filter(|_| !row.state.is_terminal());
             }
             unmatched.push(Unmatched {
                 id: told.id,
@@ -325,10 +318,10 @@ impl Callbacks {
                 code: told.code,
                 at: told.at,
                 received_at: told.received_at,
+                reference: waits_for,
             });
         }
         tx.callbacks_unmatched_put(&unmatched).await?;
-        tx.deferred_put(&waiting).await?;
         match settles.is_empty() {
             true => Ok(Vec::new()),
             false => tx.messages_settle(&settles).await,
@@ -364,39 +357,6 @@ fn piece(
             received_at: callback.received_at,
         },
     })
-}
-
-/// The outcome of its attempt is not written yet: the receipt comes back later.
-fn wait(told: &Told, reference: Uuid, now: Timestamp) -> Deferred {
-    let joined = Joined {
-        forms: told.forms.clone(),
-        state: told.state.as_str().into(),
-        code: told.code.clone(),
-        at: told.at,
-        reference: Some(reference),
-        waits: told.waits + 1,
-    };
-    let callback = joined.to_callback(&told.gateway, told.received_at);
-    let id = format!("{reference}:receipt:{}:{}", told.state, joined.waits);
-    let record = NewRecord::wrap(
-        Topic::Callbacks,
-        &joined.key(&told.gateway),
-        id.clone(),
-        told.received_at,
-        None,
-        &callback,
-    );
-    Deferred {
-        id,
-        due_at: Some(now + FIRST_WAIT * 2_i32.pow(told.waits.min(WAITS))),
-        parked: None,
-        campaign_id: None,
-        gateway: None,
-        topic: record.topic,
-        key: record.key,
-        headers: record.headers,
-        value: record.value,
-    }
 }
 
 /// Whether the part has its state from this very callback: then the batch was here before, and what it emitted may not

@@ -13,13 +13,17 @@ use gateways::key::{reply_key, sender};
 use jiff::{SignedDuration, Timestamp};
 use resources::Gateway;
 use stage::{Clock, Live, crash};
-use store::{Store, StoreError, messages::Settle};
+use store::{Store, StoreError, Tx, messages::Settle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{given_up::GivenUp, joined::Joined, replies::together};
 
 /// How soon a receipt is joined that slipped between two transactions.
 const RIPE: Duration = Duration::from_millis(500);
+/// Two transactions that missed each other had both begun by then; what was kept earlier is looked at once an hour.
+const MISSED: SignedDuration = SignedDuration::from_mins(10);
+/// How soon a receipt settles a message that has become unknown.
+const REFERRED: Duration = Duration::from_secs(2);
 const RIPE_BATCH: i64 = 500;
 const UNHEARD_BATCH: i64 = 1_000;
 /// A reply in parts of which nothing came for so long is given up as it is; and how often that is looked for.
@@ -60,12 +64,20 @@ pub(crate) async fn run(
     tokio::join!(
         every(RIPE, "joining early receipts", &shutdown, || {
             let (log, store) = (log.clone(), store.clone());
-            async move { Ok(ripe(&*log, &store).await? == RIPE_BATCH) }
+            async move { Ok(ripe(&*log, &store, MISSED).await? == RIPE_BATCH) }
+        }),
+        every(REFERRED, "placing receipts by reference", &shutdown, || {
+            let (log, store) = (log.clone(), store.clone());
+            async move { Ok(referred(&*log, &store).await? == RIPE_BATCH) }
+        }),
+        every(HOUR, "joining what is left of early receipts", &shutdown, || {
+            let (log, store) = (log.clone(), store.clone());
+            async move { Ok(ripe(&*log, &store, KEPT).await? == RIPE_BATCH) }
         }),
         every(HOUR, "forgetting old receipts", &shutdown, || {
             let (store, now) = (store.clone(), clock.now());
             async move {
-                let mut tx = store.begin().await?;
+                let mut tx = store.begin_by_key().await?;
                 tx.callbacks_unmatched_drop(now - KEPT).await?;
                 tx.commit().await?;
                 Ok(false)
@@ -119,44 +131,49 @@ where
 }
 
 /// Puts receipts whose part has come back onto `callbacks`; how many.
-async fn ripe(log: &dyn Log, store: &Store) -> Result<i64, SweepError> {
-    let mut tx = store.begin().await?;
-    let found = tx.callbacks_unmatched_ripe(RIPE_BATCH).await?;
-    if found.is_empty() {
-        return Ok(0);
-    }
+async fn ripe(log: &dyn Log, store: &Store, within: SignedDuration) -> Result<i64, SweepError> {
+    let mut tx = store.begin_by_key().await?;
+    let found = tx.callbacks_unmatched_ripe(within, RIPE_BATCH).await?;
     let records = found
         .iter()
-        .map(|(part, received_at)| {
-            let joined = Joined::of(part);
-            let callback = joined.to_callback(&part.gateway, *received_at);
-            let id = format!(
-                "{}:{}:{}:{}",
-                part.gateway,
-                part.match_id,
-                part.state,
-                part.at.as_microsecond()
-            );
-            NewRecord::wrap(
-                Topic::Callbacks,
-                &joined.key(&part.gateway),
-                id,
-                *received_at,
-                None,
-                &callback,
-            )
-        })
+        .map(|(part, received_at)| record(&Joined::of(part), &part.gateway, *received_at))
         .collect();
-    crash::point("callbacks-sweep-before-append")?;
-    log.append(records).await?;
-    crash::point("callbacks-sweep-after-append")?;
-    tx.commit().await?;
-    Ok(found.len() as i64)
+    put_back(log, tx, records).await
+}
+
+/// The same for receipts whose message has no part that could find them.
+async fn referred(log: &dyn Log, store: &Store) -> Result<i64, SweepError> {
+    let mut tx = store.begin_by_key().await?;
+    let found = tx.callbacks_unmatched_referred(RIPE_BATCH).await?;
+    let records = found
+        .iter()
+        .map(|receipt| record(&Joined::referred(receipt), &receipt.gateway, receipt.received_at))
+        .collect();
+    put_back(log, tx, records).await
+}
+
+fn record(joined: &Joined, gateway: &str, received_at: Timestamp) -> NewRecord {
+    let first = joined.forms.first().map(String::as_str).unwrap_or_default();
+    let id = format!("{gateway}:{first}:{}:{}", joined.state, joined.at.as_microsecond());
+    let callback = joined.to_callback(gateway, received_at);
+    NewRecord::wrap(Topic::Callbacks, &joined.key(gateway), id, received_at, None, &callback)
+}
+
+/// They leave their table when they are on the topic.
+async fn put_back(log: &dyn Log, tx: Tx, records: Vec<NewRecord>) -> Result<i64, SweepError> {
+    let count = records.len() as i64;
+    if count > 0 {
+        crash::point("callbacks-sweep-before-append")?;
+        log.append(records).await?;
+        crash::point("callbacks-sweep-after-append")?;
+        tx.commit().await?;
+    }
+    Ok(count)
 }
 
 /// Puts what there is of replies whose other parts do not come back onto `callbacks`; how many.
 async fn give_up(log: &dyn Log, store: &Store, live: &Live, key: &PhoneKey, now: Timestamp) -> Result<i64, SweepError> {
-    let mut tx = store.begin().await?;
+    let mut tx = store.begin_by_key().await?;
     let parts = tx
         .reply_parts_give_up(now - QUIET, now - PARTS_KEPT, GIVE_UP_BATCH)
         .await?;
@@ -232,7 +249,7 @@ async fn settle_unheard(
                 at: message.accepted_at + timeout,
             })
             .collect();
-        let mut tx = store.begin().await?;
+        let mut tx = store.begin_by_key().await?;
         let records: Vec<NewRecord> = tx
             .messages_settle(&settles)
             .await?

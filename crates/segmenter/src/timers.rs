@@ -60,7 +60,7 @@ fn waits(live: &Live) -> BTreeMap<String, i64> {
 }
 
 async fn move_timers(store: Store, waits: Vec<(String, i64)>) -> Result<u64, StoreError> {
-    let mut tx = store.begin().await?;
+    let mut tx = store.begin_by_key().await?;
     let moved = tx.deferred_align_timers(&waits).await?;
     tx.commit().await?;
     Ok(moved)

@@ -75,7 +75,7 @@ pub async fn pump(log: Arc<dyn Log>, store: Store, clock: Clock, shutdown: Cance
 
 /// Moves up to a batch of what is due; how many.
 async fn once(log: Arc<dyn Log>, store: Store, clock: Clock) -> Result<i64, PumpError> {
-    let mut tx = store.begin().await?;
+    let mut tx = store.begin_by_key().await?;
     let rows = tx.deferred_take_due(clock.now(), BATCH).await?;
     let count = rows.len() as i64;
     if count == 0 {

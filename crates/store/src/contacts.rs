@@ -51,19 +51,22 @@ impl Store {
 impl Tx {
     /// Those of these contacts that are known, by id.
     pub async fn contacts_get(&mut self, ids: &[&str]) -> Result<HashMap<String, Contact>, StoreError> {
-        self.contacts_select(ids, "").await
+        self.contacts_select(ids, "offset 0").await
     }
 
+    /// `how` ends each look-up (and keeps the planner from turning it round): `offset 0`, or `for update`, which locks in
+    /// the order of the ids.
     pub(crate) async fn contacts_select(
         &mut self,
         ids: &[&str],
-        lock: &str,
+        how: &str,
     ) -> Result<HashMap<String, Contact>, StoreError> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "select {COLUMNS} from contacts where id = any($1) {lock}"
+            "select c.* from (select distinct id from unnest($1::text[]) as v (id) order by 1) v
+             cross join lateral (select {COLUMNS} from contacts where contacts.id = v.id {how}) c"
         )))
         .bind(ids)
         .fetch_all(&mut *self.inner)
@@ -96,7 +99,7 @@ impl Tx {
             fresh.values().filter(|contact| !known.contains(&contact.id)).collect()
         };
         let mut made = self.contacts_insert(&unknown(&known), now).await?;
-        let mut before = self.contacts_select(&ids, "order by id for update").await?;
+        let mut before = self.contacts_select(&ids, "for update").await?;
         if before.len() < ids.len() {
             // Erased by somebody in between.
             let there: HashSet<String> = before.keys().cloned().collect();

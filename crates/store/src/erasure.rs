@@ -22,7 +22,7 @@ impl Tx {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let known = self.contacts_select(ids, "order by id for update").await?;
+        let known = self.contacts_select(ids, "for update").await?;
         let refused = |contact: &Contact| match (&contact.phone, contact.marketing_consent) {
             (Some(phone), Consent::No) => Some(key.hash(phone)),
             _ => None,

@@ -98,9 +98,10 @@ impl Tx {
             return Ok(HashMap::new());
         }
         let rows = sqlx::query(
-            "select contact_id, source, event_id, type, time, data from history
-             where contact_id = any($1) and type = any($2) and ($3::timestamptz is null or time >= $3)
-             order by contact_id, time, source, event_id",
+            "select h.* from (select distinct id from unnest($1::text[]) as v (id)) v cross join lateral (
+                 select contact_id, source, event_id, type, time, data from history
+                 where contact_id = v.id and type = any($2) and ($3::timestamptz is null or time >= $3) offset 0
+             ) h order by h.contact_id, h.time, h.source, h.event_id",
         )
         .bind(contacts)
         .bind(types)

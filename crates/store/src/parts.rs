@@ -3,20 +3,21 @@
 //! A receipt can come before its part is here. It is then kept in `callbacks_unmatched`, and whoever writes the part takes
 //! it from there in the same transaction. One gap is left: the receipt's transaction looks for the part before the part is
 //! committed and commits after the part's transaction looked for it. [`Tx::callbacks_unmatched_ripe`], asked now and
-//! then, closes it.
+//! then, closes it. Where no part comes, because the outcome is unknown, our own reference places the receipt
+//! ([`Tx::callbacks_unmatched_referred`]).
 //!
 //! Locks are taken in one order everywhere: messages by their keys, then parts by theirs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use domain::{Reason, State};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
     StoreError, Tx,
-    messages::{MessageRow, Settle, foreign, micros},
+    messages::{Key, MessageRow, Settle, foreign, micros},
     time::At,
 };
 
@@ -58,13 +59,6 @@ pub struct PartState {
     pub at: Timestamp,
 }
 
-/// A message with all its parts.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MessageParts {
-    pub message: MessageRow,
-    pub parts: Vec<PartRow>,
-}
-
 /// A receipt without its part.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unmatched {
@@ -77,7 +71,13 @@ pub struct Unmatched {
     pub code: Option<String>,
     pub at: Timestamp,
     pub received_at: Timestamp,
+    /// Our own reference, where it may settle the message.
+    pub reference: Option<Uuid>,
 }
+
+/// Where a message stands whose receipt our own reference may place, without a part: nothing is known of its outcome, or the
+/// gateway gave other ids in its answer than in its receipts.
+pub const SETTLED_BY_REFERENCE: [State; 2] = [State::Unknown, State::Accepted];
 
 /// The form in which ids are compared: lower case, without leading zeros.
 pub fn match_id(remote_id: &str) -> String {
@@ -89,24 +89,22 @@ pub fn match_id(remote_id: &str) -> String {
     }
 }
 
-impl MessageParts {
-    /// What its parts say of the message: delivered when all parts are; failed or expired as soon as one is. A part that
-    /// was sent twice (a resend) is as good as the better of the two.
-    pub fn state(&self) -> Option<State> {
-        let mut parts: BTreeMap<u16, State> = BTreeMap::new();
-        let mut total = 1;
-        for part in &self.parts {
-            total = total.max(part.total);
-            let known = parts.entry(part.part).or_insert(part.state);
-            *known = better(*known, part.state);
-        }
-        let mut ends = parts.values().copied().filter(|state| state.is_terminal());
-        if let Some(bad) = ends.clone().find(|state| *state != State::Delivered) {
-            return Some(bad);
-        }
-        let delivered = ends.by_ref().count();
-        (delivered > 0 && delivered >= usize::from(total)).then_some(State::Delivered)
+/// What its parts say of a message: delivered when all parts are; failed or expired as soon as one is. A part that was
+/// sent twice (a resend) is as good as the better of the two.
+fn state_of(of: &[PartRow]) -> Option<State> {
+    let mut parts: BTreeMap<u16, State> = BTreeMap::new();
+    let mut total = 1;
+    for part in of {
+        total = total.max(part.total);
+        let known = parts.entry(part.part).or_insert(part.state);
+        *known = better(*known, part.state);
     }
+    let mut ends = parts.values().copied().filter(|state| state.is_terminal());
+    if let Some(bad) = ends.clone().find(|state| *state != State::Delivered) {
+        return Some(bad);
+    }
+    let delivered = ends.by_ref().count();
+    (delivered > 0 && delivered >= usize::from(total)).then_some(State::Delivered)
 }
 
 fn better(one: State, other: State) -> State {
@@ -186,12 +184,12 @@ impl Tx {
             return Ok(found);
         }
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "select distinct on (v.number) v.number, {COLUMNS}
+            "select distinct on (v.number) v.number, p.*
              from unnest($1::int8[], $2::text[], $3::text[]) with ordinality as v (number, gateway, match_id, place)
-             join message_parts p on p.gateway = v.gateway and p.match_id = v.match_id
-             order by v.number, v.place"
+             cross join lateral (
+                 select {COLUMNS} from message_parts p where p.gateway = v.gateway and p.match_id = v.match_id offset 0
+             ) p order by v.number, v.place"
         )))
-        .persistent(false)
         .bind(numbers)
         .bind(gateways)
         .bind(ids)
@@ -208,109 +206,115 @@ impl Tx {
 
     /// Moves parts forward; each message concerned with all its parts as they now are. The messages stay locked until the
     /// transaction ends, so of two receipts for two parts of one message the second sees the first.
-    pub async fn part_states(&mut self, changes: &[PartState]) -> Result<Vec<MessageParts>, StoreError> {
-        if changes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let of_parts: Vec<(String, Uuid)> = sqlx::query_as(
-            "select distinct p.contact_id, p.message_id from unnest($1::text[], $2::text[]) as v (gateway, match_id)
-             join message_parts p on p.gateway = v.gateway and p.match_id = v.match_id",
-        )
-        .persistent(false)
-        .bind(changes.iter().map(|change| change.gateway.as_str()).collect::<Vec<_>>())
-        .bind(
-            changes
-                .iter()
-                .map(|change| match_id(&change.match_id))
-                .collect::<Vec<_>>(),
-        )
-        .fetch_all(&mut *self.inner)
-        .await?;
-        let mut messages = self.messages_lock(&of_parts).await?;
-        let ids: Vec<Uuid> = messages.keys().map(|key| key.1).collect();
+    async fn part_states(
+        &mut self,
+        changes: &[PartState],
+        of_messages: &HashMap<Key, MessageRow>,
+    ) -> Result<BTreeMap<Key, Vec<PartRow>>, StoreError> {
+        let ids: Vec<Uuid> = of_messages.keys().map(|key| key.1).collect();
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
             "select {COLUMNS} from message_parts p where p.message_id = any($1)
              order by p.gateway, p.match_id for update"
         )))
-        .persistent(false)
         .bind(&ids)
         .fetch_all(&mut *self.inner)
         .await?;
-        let mut parts: HashMap<(String, String), PartRow> = HashMap::with_capacity(rows.len());
+        let mut parts: BTreeMap<(String, String), PartRow> = BTreeMap::new();
         for row in &rows {
             let part = read(row)?;
             parts.insert((part.gateway.clone(), part.match_id.clone()), part);
         }
-        let mut moved = BTreeMap::new();
+        let mut moved = BTreeSet::new();
         for change in changes {
             let key = (change.gateway.clone(), match_id(&change.match_id));
             if let Some(part) = parts.get_mut(&key)
                 && part.state.may_become(change.state)
             {
                 (part.state, part.at) = (change.state, micros(change.at));
-                moved.insert(key, (part.state, part.at));
+                moved.insert(key);
             }
         }
-        if !moved.is_empty() {
-            sqlx::query(
-                "update message_parts p set state = v.state, at = v.at
-                 from unnest($1::text[], $2::text[], $3::int2[], $4::timestamptz[]) as v (gateway, match_id, state, at)
-                 where p.gateway = v.gateway and p.match_id = v.match_id",
-            )
-            .persistent(false)
-            .bind(moved.keys().map(|key| key.0.as_str()).collect::<Vec<_>>())
-            .bind(moved.keys().map(|key| key.1.as_str()).collect::<Vec<_>>())
-            .bind(moved.values().map(|to| to.0.code()).collect::<Vec<_>>())
-            .bind(moved.values().map(|to| At(to.1)).collect::<Vec<_>>())
-            .execute(&mut *self.inner)
-            .await?;
-        }
-        let mut after: BTreeMap<(String, Uuid), MessageParts> = BTreeMap::new();
+        let moved: Vec<&PartRow> = moved.iter().filter_map(|key| parts.get(key)).collect();
+        self.parts_write(&moved).await?;
+        let mut after: BTreeMap<Key, Vec<PartRow>> = BTreeMap::new();
         for part in parts.into_values() {
             let key = (part.contact_id.clone(), part.message_id);
-            if let Some(known) = after.get_mut(&key) {
-                known.parts.push(part);
-            } else if let Some(message) = messages.remove(&key) {
-                let parts = vec![part];
-                after.insert(key, MessageParts { message, parts });
-            }
+            after.entry(key).or_default().push(part);
         }
-        let mut after: Vec<MessageParts> = after.into_values().collect();
-        for message in &mut after {
-            message.parts.sort_unstable_by_key(|one| (one.part, one.at));
+        for parts in after.values_mut() {
+            parts.sort_unstable_by_key(|one| (one.part, one.at));
         }
         Ok(after)
     }
 
-    /// Applies receipts to their parts, and to the messages that this settles (delivered when all parts are). For each
-    /// message that its parts say something of: the row as it now stands, and whether it moved.
-    pub async fn receipts_apply(&mut self, receipts: &[PartState]) -> Result<Vec<(MessageRow, bool)>, StoreError> {
-        let messages = self.part_states(receipts).await?;
-        let mut settles = Vec::new();
-        for message in messages {
-            let Some(state) = message.state() else { continue };
+    /// Writes the states of parts that this transaction has locked: an insert that finds each by its key.
+    async fn parts_write(&mut self, parts: &[&PartRow]) -> Result<(), StoreError> {
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let small = |number: u16| i16::try_from(number).unwrap_or(i16::MAX);
+        sqlx::query(
+            "insert into message_parts (gateway, remote_id, match_id, contact_id, message_id, part, total, state, at)
+             select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::int2[], $7::int2[],
+                                  $8::int2[], $9::timestamptz[])
+             on conflict (gateway, match_id) do update set state = excluded.state, at = excluded.at",
+        )
+        .bind(parts.iter().map(|part| part.gateway.as_str()).collect::<Vec<_>>())
+        .bind(parts.iter().map(|part| part.remote_id.as_str()).collect::<Vec<_>>())
+        .bind(parts.iter().map(|part| part.match_id.as_str()).collect::<Vec<_>>())
+        .bind(parts.iter().map(|part| part.contact_id.as_str()).collect::<Vec<_>>())
+        .bind(parts.iter().map(|part| part.message_id).collect::<Vec<_>>())
+        .bind(parts.iter().map(|part| small(part.part)).collect::<Vec<_>>())
+        .bind(parts.iter().map(|part| small(part.total)).collect::<Vec<_>>())
+        .bind(parts.iter().map(|part| part.state.code()).collect::<Vec<_>>())
+        .bind(parts.iter().map(|part| At(part.at)).collect::<Vec<_>>())
+        .execute(&mut *self.inner)
+        .await?;
+        Ok(())
+    }
+
+    /// Applies receipts to their parts, and to the messages that this settles (delivered when all parts are). `of`: the
+    /// messages that the parts belong to; whoever found the parts knows them. For each message that its parts say
+    /// something of: the row as it now stands, and whether it moved.
+    pub async fn receipts_apply(
+        &mut self,
+        receipts: &[PartState],
+        of: &[(String, Uuid)],
+    ) -> Result<Vec<(MessageRow, bool)>, StoreError> {
+        if receipts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut of = of.to_vec();
+        of.sort_unstable();
+        of.dedup();
+        let mut messages = self.messages_lock(&of).await?;
+        let parts = self.part_states(receipts, &messages).await?;
+        let codes: HashMap<(&str, String, State), Option<&str>> = receipts
+            .iter()
+            .map(|receipt| {
+                let id = match_id(&receipt.match_id);
+                ((receipt.gateway.as_str(), id, receipt.state), receipt.code.as_deref())
+            })
+            .collect();
+        let mut settles = Vec::with_capacity(parts.len());
+        for (key, parts) in &parts {
+            let (Some(state), Some(message)) = (state_of(parts), messages.get(key)) else {
+                continue;
+            };
             // The code is the one of a part in the state that the message takes.
-            let code = receipts
+            let code = parts
                 .iter()
-                .rev()
-                .find(|receipt| {
-                    receipt.state == state
-                        && message
-                            .parts
-                            .iter()
-                            .any(|part| part.gateway == receipt.gateway && part.match_id == match_id(&receipt.match_id))
-                })
-                .and_then(|receipt| receipt.code.clone());
-            let at = message
-                .parts
+                .find_map(|part| codes.get(&(part.gateway.as_str(), part.match_id.clone(), state)))
+                .and_then(|code| code.map(str::to_owned));
+            let at = parts
                 .iter()
                 .filter(|part| part.state == state)
                 .map(|part| part.at)
                 .max()
-                .unwrap_or(message.message.changed_at);
+                .unwrap_or(message.changed_at);
             settles.push(Settle {
-                contact_id: message.message.contact_id,
-                message_id: message.message.message_id,
+                contact_id: key.0.clone(),
+                message_id: key.1,
                 state,
                 reason: match state {
                     State::Failed => Some(Reason::Undeliverable),
@@ -321,7 +325,7 @@ impl Tx {
                 at,
             });
         }
-        self.messages_settle(&settles).await
+        self.settle_locked(&settles, &mut messages).await
     }
 
     /// Keeps receipts whose part is not known (yet); one that is kept already stays.
@@ -339,17 +343,23 @@ impl Tx {
             return Ok(());
         }
         sqlx::query(
-            "insert into callbacks_unmatched (id, gateway, match_id, state, code, at, received_at)
-             select * from unnest($1::uuid[], $2::text[], $3::text[], $4::int2[], $5::text[], $6::timestamptz[], $7::timestamptz[])
+            "insert into callbacks_unmatched (id, gateway, match_id, state, code, at, received_at, reference)
+             select * from unnest($1::uuid[], $2::text[], $3::text[], $4::int2[], $5::text[], $6::timestamptz[],
+                                  $7::timestamptz[], $8::uuid[])
              on conflict do nothing",
         )
         .bind(rows.iter().map(|row| row.0.id).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.0.gateway.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.1.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.0.state.code()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.0.code.as_deref().map(foreign)).collect::<Vec<_>>())
+        .bind(
+            rows.iter()
+                .map(|row| row.0.code.as_deref().map(foreign))
+                .collect::<Vec<_>>(),
+        )
         .bind(rows.iter().map(|row| At(row.0.at)).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| At(row.0.received_at)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.0.reference).collect::<Vec<_>>())
         .execute(&mut *self.inner)
         .await?;
         Ok(())
@@ -366,40 +376,94 @@ impl Tx {
         }
         let rows = sqlx::query(
             "with found as (
-                 select u.id, u.match_id from unnest($1::text[], $2::text[]) as v (gateway, match_id)
-                 join callbacks_unmatched u on u.gateway = v.gateway and u.match_id = v.match_id
+                 select distinct u.id from unnest($1::text[], $2::text[]) as v (gateway, match_id) cross join lateral (
+                     select id from callbacks_unmatched u where u.gateway = v.gateway and u.match_id = v.match_id offset 0
+                 ) u
              ), gone as (
-                 delete from callbacks_unmatched u using (select distinct id from found) f where u.id = f.id
-                 returning u.id, u.gateway, u.match_id, u.state, u.code, u.at, u.received_at
+                 delete from callbacks_unmatched where id = any(array(select id from found))
+                 returning id, gateway, match_id, state, code, at, received_at
              )
-             select g.gateway, g.match_id, g.state, g.code, g.at, g.received_at
-             from gone g join (select distinct id, match_id from found) f on f.id = g.id and f.match_id = g.match_id
-             order by g.received_at, g.id",
+             select * from gone order by received_at, id",
         )
-        .persistent(false)
         .bind(keys.iter().map(|key| key.0.as_str()).collect::<Vec<_>>())
         .bind(keys.iter().map(|key| key.1.as_str()).collect::<Vec<_>>())
         .fetch_all(&mut *self.inner)
         .await?;
-        rows.iter().map(unmatched).collect()
+        let asked: HashSet<(&str, &str)> = keys.iter().map(|key| (key.0.as_str(), key.1.as_str())).collect();
+        // All its forms are gone; it is told in the one that was asked for.
+        rows.iter()
+            .map(unmatched)
+            .filter(|row| {
+                let part = row
+                    .as_ref()
+                    .map(|(part, _)| (part.gateway.as_str(), part.match_id.as_str()));
+                part.map_or(true, |key| asked.contains(&key))
+            })
+            .collect()
     }
 
-    /// Takes receipts whose part has come in the meantime, up to `limit`: apply them with [`Tx::receipts_apply`].
-    pub async fn callbacks_unmatched_ripe(&mut self, limit: i64) -> Result<Vec<(PartState, Timestamp)>, StoreError> {
+    /// Takes receipts whose part has come in the meantime, up to `limit`, of those that were kept within `within` (for so
+    /// long two transactions may have missed each other).
+    pub async fn callbacks_unmatched_ripe(
+        &mut self,
+        within: SignedDuration,
+        limit: i64,
+    ) -> Result<Vec<(PartState, Timestamp)>, StoreError> {
         let keys: Vec<(String, String)> = sqlx::query_as(
-            "select u.gateway, u.match_id from callbacks_unmatched u
-             where exists (select from message_parts p where p.gateway = u.gateway and p.match_id = u.match_id)
+            "select u.gateway, u.match_id from callbacks_unmatched u cross join lateral (
+                 select from message_parts p where p.gateway = u.gateway and p.match_id = u.match_id offset 0
+             ) p
+             where u.kept_at > now() - make_interval(secs => $2)
              order by u.received_at limit $1",
         )
         .bind(limit)
+        .bind(within.as_secs_f64())
         .fetch_all(&mut *self.inner)
         .await?;
         self.callbacks_unmatched_take(&keys).await
     }
 
-    /// Forgets receipts that came before `before` and never found their message; how many.
+    /// Takes receipts whose reference is that of a message that can be settled by it: its outcome is unknown, or it was
+    /// accepted under another id than the receipt's. Up to `limit`, of those that were kept for a while: whatever finds
+    /// its part is gone by then.
+    pub async fn callbacks_unmatched_referred(&mut self, limit: i64) -> Result<Vec<Unmatched>, StoreError> {
+        let rows = sqlx::query(
+            "with ripe as (
+                 select u.id from callbacks_unmatched u cross join lateral (
+                     select from messages m where m.message_id = u.reference and m.state = any($2) offset 0
+                 ) m
+                 where u.reference is not null and u.kept_at < now() - interval '2 seconds'
+                 order by u.received_at limit $1
+             ), gone as (
+                 delete from callbacks_unmatched where id = any(array(select id from ripe)) returning *
+             )
+             select id, gateway, array_agg(match_id order by match_id) as match_ids, state, code, at, received_at, reference
+             from gone group by id, gateway, state, code, at, received_at, reference order by received_at, id",
+        )
+        .bind(limit)
+        .bind(SETTLED_BY_REFERENCE.map(State::code).to_vec())
+        .fetch_all(&mut *self.inner)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let (state, received_at) = unmatched_state(row)?;
+                Ok(Unmatched {
+                    id: row.try_get("id")?,
+                    gateway: row.try_get("gateway")?,
+                    match_ids: row.try_get("match_ids")?,
+                    state,
+                    code: row.try_get("code")?,
+                    at: row.try_get::<At, _>("at")?.0,
+                    received_at,
+                    reference: row.try_get("reference")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Forgets receipts that were kept before `before` and never found their message; how many.
     pub async fn callbacks_unmatched_drop(&mut self, before: Timestamp) -> Result<u64, StoreError> {
-        let done = sqlx::query("delete from callbacks_unmatched where received_at < $1")
+        let done = sqlx::query("delete from callbacks_unmatched where kept_at < $1")
             .bind(At(before))
             .execute(&mut *self.inner)
             .await?;
@@ -408,14 +472,20 @@ impl Tx {
 }
 
 fn unmatched(row: &PgRow) -> Result<(PartState, Timestamp), StoreError> {
-    let state = PartState {
+    let (state, received_at) = unmatched_state(row)?;
+    let part = PartState {
         gateway: row.try_get("gateway")?,
         match_id: row.try_get("match_id")?,
-        state: State::from_code(row.try_get("state")?)
-            .ok_or_else(|| StoreError::Corrupt("an unmatched receipt's state is none of ours".into()))?,
+        state,
         code: row.try_get("code")?,
         at: row.try_get::<At, _>("at")?.0,
     };
+    Ok((part, received_at))
+}
+
+fn unmatched_state(row: &PgRow) -> Result<(State, Timestamp), StoreError> {
+    let state = State::from_code(row.try_get("state")?)
+        .ok_or_else(|| StoreError::Corrupt("an unmatched receipt's state is none of ours".into()))?;
     Ok((state, row.try_get::<At, _>("received_at")?.0))
 }
 

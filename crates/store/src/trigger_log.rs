@@ -98,9 +98,10 @@ impl Tx {
             return Ok(Vec::new());
         }
         let rows = sqlx::query(
-            "select l.* from unnest($1::text[], $2::text[], $3::text[]) e (contact_id, source, event_id)
-             join trigger_log l on l.contact_id = e.contact_id and l.event_source = e.source and l.event_id = e.event_id
-             order by l.contact_id, l.event_source, l.event_id, l.trigger",
+            "select l.* from unnest($1::text[], $2::text[], $3::text[]) e (contact_id, source, event_id) cross join lateral (
+                 select * from trigger_log t
+                 where t.contact_id = e.contact_id and t.event_source = e.source and t.event_id = e.event_id offset 0
+             ) l order by l.contact_id, l.event_source, l.event_id, l.trigger",
         )
         .bind(events.iter().map(|event| event.contact_id).collect::<Vec<_>>())
         .bind(events.iter().map(|event| event.source).collect::<Vec<_>>())
@@ -142,9 +143,10 @@ impl Tx {
         }
         let rows: Vec<(String, String, At)> = sqlx::query_as(
             "select l.contact_id, l.trigger, max(l.planned_at)
-             from unnest($1::text[], $2::text[]) p (contact_id, trigger)
-             join trigger_log l on l.contact_id = p.contact_id and l.trigger = p.trigger
-             where l.suppress is null group by 1, 2",
+             from unnest($1::text[], $2::text[]) p (contact_id, trigger) cross join lateral (
+                 select * from trigger_log t
+                 where t.contact_id = p.contact_id and t.trigger = p.trigger and t.suppress is null offset 0
+             ) l group by 1, 2",
         )
         .bind(pairs.iter().map(|pair| pair.0.as_str()).collect::<Vec<_>>())
         .bind(pairs.iter().map(|pair| pair.1.as_str()).collect::<Vec<_>>())

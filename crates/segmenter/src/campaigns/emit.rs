@@ -72,7 +72,7 @@ pub(super) async fn run(work: Work) {
 
 /// Appends one chunk; `false`: there is none.
 async fn once(work: Work) -> Result<bool, EmitError> {
-    let mut tx = work.store.begin().await?;
+    let mut tx = work.store.begin_by_key().await?;
     let Some(chunk) = tx.campaign_chunk_claim().await? else {
         return Ok(false);
     };

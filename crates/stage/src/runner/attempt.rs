@@ -74,7 +74,7 @@ impl<S: Step> Shared<S> {
             );
         }
 
-        let mut tx = self.store.begin().await?;
+        let mut tx = self.store.begin_by_key().await?;
         crash::point("stage-before-step")?;
         let output = match inputs {
             [] => Output::default(),

@@ -1,10 +1,12 @@
 //! Decisions that need no gateway, and what gateways report later.
 
+use std::collections::HashMap;
+
 use domain::{Cause, Class, Reason, State};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{MessageRow, foreign, micros};
+use super::{Key, MessageRow, foreign, micros};
 use crate::{StoreError, Tx};
 
 /// A decision on a message: where it stands when no gateway is asked (or not yet).
@@ -178,6 +180,15 @@ impl Tx {
         keys.sort_unstable();
         keys.dedup();
         let mut current = self.messages_lock(&keys).await?;
+        self.settle_locked(changes, &mut current).await
+    }
+
+    /// The same for rows that this transaction has locked and read.
+    pub(crate) async fn settle_locked(
+        &mut self,
+        changes: &[Settle],
+        current: &mut HashMap<Key, MessageRow>,
+    ) -> Result<Vec<(MessageRow, bool)>, StoreError> {
         let mut changed = std::collections::BTreeSet::new();
         let mut after = Vec::with_capacity(changes.len());
         for change in changes {

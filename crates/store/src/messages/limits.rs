@@ -277,7 +277,9 @@ impl Tx {
             return Ok(HashSet::new());
         }
         let ids: Vec<String> = sqlx::query_scalar(
-            "select id from contacts where id = any($1) and marketing_consent is distinct from true",
+            "select c.id from unnest($1::text[]) v (id) cross join lateral (
+                 select id from contacts where contacts.id = v.id and marketing_consent is distinct from true offset 0
+             ) c",
         )
         .bind(contacts)
         .fetch_all(&mut *self.inner)
@@ -299,8 +301,10 @@ impl Tx {
             .unwrap_or(Timestamp::MAX);
         let counted = [State::Sending, State::Unknown, State::Accepted, State::Delivered].map(State::code);
         let rows: Vec<(String, At)> = sqlx::query_as(
-            "select contact_id, claimed_at from messages
-             where contact_id = any($1) and class = 1 and state = any($2) and claimed_at >= $3",
+            "select m.* from unnest($1::text[]) v (id) cross join lateral (
+                 select contact_id, claimed_at from messages
+                 where contact_id = v.id and class = 1 and state = any($2) and claimed_at >= $3 offset 0
+             ) m",
         )
         .bind(contacts)
         .bind(&counted[..])

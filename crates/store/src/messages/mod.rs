@@ -25,6 +25,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{Store, StoreError, Tx};
+pub(crate) use rows::Key;
 
 pub use crate::audit::{Audit, Violation};
 pub use claim::{ClaimResult, ClaimWant, Claimant};

@@ -4,6 +4,8 @@
 //! owner has called the attempt unknown or started the next one. Everything else (refused, to be tried again, unknown) is
 //! said of one attempt, and counts only while the row still stands at that attempt.
 
+use std::collections::HashSet;
+
 use domain::{Reason, State};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -147,7 +149,17 @@ impl Tx {
             .collect();
         let waiting = self.callbacks_unmatched_take(&keys).await?;
         let states: Vec<PartState> = waiting.into_iter().map(|(state, _)| state).collect();
-        let moved = self.receipts_apply(&states).await?;
+        let found: HashSet<(&str, &str)> = states
+            .iter()
+            .map(|state| (state.gateway.as_str(), state.match_id.as_str()))
+            .collect();
+        let of: Vec<Key> = parts
+            .iter()
+            .zip(&keys)
+            .filter(|(_, key)| found.contains(&(key.0.as_str(), key.1.as_str())))
+            .map(|(part, _)| (part.contact_id.clone(), part.message_id))
+            .collect();
+        let moved = self.receipts_apply(&states, &of).await?;
         Ok(moved
             .into_iter()
             .filter(|(_, moved)| *moved)

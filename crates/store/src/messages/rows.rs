@@ -89,59 +89,55 @@ fn attempt(row: &MessageRow) -> i32 {
     i32::try_from(row.attempt).unwrap_or(i32::MAX)
 }
 
-impl Tx {
-    /// Inserts the rows that are not there; the keys of those that were. The keys of one call are distinct.
-    pub(crate) async fn messages_insert(&mut self, rows: &[MessageRow]) -> Result<HashSet<Key>, StoreError> {
-        if rows.is_empty() {
-            return Ok(HashSet::new());
-        }
-        let mut campaigns: Vec<Option<Uuid>> = Vec::with_capacity(rows.len());
-        let mut triggers: Vec<Option<&str>> = Vec::with_capacity(rows.len());
-        let mut sources: Vec<Option<&str>> = Vec::with_capacity(rows.len());
-        let mut events: Vec<Option<&str>> = Vec::with_capacity(rows.len());
-        let mut keys: Vec<Option<&str>> = Vec::with_capacity(rows.len());
-        for row in rows {
-            let (mut campaign, mut trigger, mut source, mut event, mut key) = (None, None, None, None, None);
-            match &row.cause {
-                Cause::Campaign { campaign_id } => {
-                    let id = campaign_id.parse().map_err(|_| {
-                        StoreError::Corrupt("a message's campaign id is no UUID: its record was not made by us".into())
-                    })?;
-                    campaign = Some(id);
-                }
-                Cause::Trigger {
-                    trigger: name,
-                    event_source,
-                    event_id,
-                } => {
-                    (trigger, source, event) = (
-                        Some(name.as_str()),
-                        Some(event_source.as_str()),
-                        Some(event_id.as_str()),
-                    )
-                }
-                Cause::Direct { idempotency_key } => key = Some(idempotency_key.as_str()),
+/// Rows are inserted, and waited for, in the order in which everybody locks them.
+const INSERT: &str = "insert into messages (contact_id, message_id, class, state, reason, gateway_code, campaign_id, trigger,
+         event_source, event_id, idempotency_key, template, variant, encoding, parts, cost_micros, phone_hash, gateway,
+         owner, epoch, attempt, caused_at, planned_at, rendered_at, claimed_at, accepted_at, settled_at, changed_at,
+         decided_by)
+     select * from unnest($1::text[], $2::uuid[], $3::int2[], $4::int2[], $5::text[], $6::text[], $7::uuid[], $8::text[],
+         $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::int2[], $16::int8[], $17::bytea[],
+         $18::text[], $19::uuid[], $20::int8[], $21::int4[], $22::timestamptz[], $23::timestamptz[], $24::timestamptz[],
+         $25::timestamptz[], $26::timestamptz[], $27::timestamptz[], $28::timestamptz[], $29::text[]) as v (contact_id, message_id)
+     order by v.contact_id, v.message_id";
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+/// Binds what [`INSERT`] asks for: an array a column.
+fn all_columns<'q>(query: Query<'q>, rows: &[&'q MessageRow]) -> Result<Query<'q>, StoreError> {
+    let mut campaigns: Vec<Option<Uuid>> = Vec::with_capacity(rows.len());
+    let mut triggers: Vec<Option<&str>> = Vec::with_capacity(rows.len());
+    let mut sources: Vec<Option<&str>> = Vec::with_capacity(rows.len());
+    let mut events: Vec<Option<&str>> = Vec::with_capacity(rows.len());
+    let mut keys: Vec<Option<&str>> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (mut campaign, mut trigger, mut source, mut event, mut key) = (None, None, None, None, None);
+        match &row.cause {
+            Cause::Campaign { campaign_id } => {
+                let id = campaign_id.parse().map_err(|_| {
+                    StoreError::Corrupt("a message's campaign id is no UUID: its record was not made by us".into())
+                })?;
+                campaign = Some(id);
             }
-            campaigns.push(campaign);
-            triggers.push(trigger);
-            sources.push(source);
-            events.push(event);
-            keys.push(key);
+            Cause::Trigger {
+                trigger: name,
+                event_source,
+                event_id,
+            } => {
+                (trigger, source, event) = (
+                    Some(name.as_str()),
+                    Some(event_source.as_str()),
+                    Some(event_id.as_str()),
+                )
+            }
+            Cause::Direct { idempotency_key } => key = Some(idempotency_key.as_str()),
         }
-        // `order by`: rows are inserted, and waited for, in the order in which everybody locks them.
-        let inserted = sqlx::query(
-            "insert into messages (contact_id, message_id, class, state, reason, gateway_code, campaign_id, trigger,
-                 event_source, event_id, idempotency_key, template, variant, encoding, parts, cost_micros, phone_hash,
-                 gateway, owner, epoch, attempt, caused_at, planned_at, rendered_at, claimed_at, accepted_at, settled_at, changed_at,
-                 decided_by)
-             select * from unnest($1::text[], $2::uuid[], $3::int2[], $4::int2[], $5::text[], $6::text[], $7::uuid[], $8::text[],
-                 $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::int2[], $16::int8[], $17::bytea[],
-                 $18::text[], $19::uuid[], $20::int8[], $21::int4[], $22::timestamptz[], $23::timestamptz[], $24::timestamptz[],
-                 $25::timestamptz[], $26::timestamptz[], $27::timestamptz[], $28::timestamptz[], $29::text[]) as v (contact_id, message_id)
-             order by v.contact_id, v.message_id
-             on conflict (contact_id, message_id) do nothing
-             returning contact_id, message_id",
-        )
+        campaigns.push(campaign);
+        triggers.push(trigger);
+        sources.push(source);
+        events.push(event);
+        keys.push(key);
+    }
+    Ok(query
         .bind(column(rows, |row| row.contact_id.as_str()))
         .bind(column(rows, |row| row.message_id))
         .bind(column(rows, |row| class_code(row.class)))
@@ -170,7 +166,22 @@ impl Tx {
         .bind(column(rows, |row| at(row.accepted_at)))
         .bind(column(rows, |row| at(row.settled_at)))
         .bind(column(rows, |row| At(row.changed_at)))
-        .bind(column(rows, |row| row.decided_by.as_deref()))
+        .bind(column(rows, |row| row.decided_by.as_deref())))
+}
+
+impl Tx {
+    /// Inserts the rows that are not there; the keys of those that were. The keys of one call are distinct.
+    pub(crate) async fn messages_insert(&mut self, rows: &[MessageRow]) -> Result<HashSet<Key>, StoreError> {
+        if rows.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let rows: Vec<&MessageRow> = rows.iter().collect();
+        let inserted = all_columns(
+            sqlx::query(sqlx::AssertSqlSafe(format!(
+                "{INSERT} on conflict (contact_id, message_id) do nothing returning contact_id, message_id"
+            ))),
+            &rows,
+        )?
         .fetch_all(&mut *self.inner)
         .await?;
         inserted
@@ -184,14 +195,15 @@ impl Tx {
         if keys.is_empty() {
             return Ok(HashMap::new());
         }
-        // Planned each time (`persistent(false)`): a plan from when the table was small scans it all.
+        // `lateral … for update` is never turned round: each key is looked up, in this order.
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "select {COLUMNS} from messages m
-             join unnest($1::text[], $2::uuid[]) as v (contact_id, message_id)
-               on m.contact_id = v.contact_id and m.message_id = v.message_id
-             order by m.contact_id, m.message_id for update of m"
+            "select m.* from (
+                 select * from unnest($1::text[], $2::uuid[]) as v (contact_id, message_id) order by 1, 2
+             ) v cross join lateral (
+                 select {COLUMNS} from messages m
+                 where m.contact_id = v.contact_id and m.message_id = v.message_id for update
+             ) m"
         )))
-        .persistent(false)
         .bind(keys.iter().map(|key| key.0.as_str()).collect::<Vec<_>>())
         .bind(keys.iter().map(|key| key.1).collect::<Vec<_>>())
         .fetch_all(&mut *self.inner)
@@ -199,46 +211,21 @@ impl Tx {
         rows.iter().map(|row| read(row).map(|row| (row.key(), row))).collect()
     }
 
-    /// Writes what can change of rows that this transaction has locked.
+    /// Writes what can change of rows that this transaction has locked. They are there, so it is an insert that finds each
+    /// by its key: no plan can do otherwise.
     pub(crate) async fn messages_write(&mut self, rows: &[&MessageRow]) -> Result<(), StoreError> {
         if rows.is_empty() {
             return Ok(());
         }
-        sqlx::query(
-            "update messages m set state = v.state, reason = v.reason, gateway_code = v.gateway_code, template = v.template,
-                 variant = v.variant, encoding = v.encoding, parts = v.parts, cost_micros = v.cost_micros,
-                 phone_hash = v.phone_hash, gateway = v.gateway, owner = v.owner, epoch = v.epoch, attempt = v.attempt,
-                 rendered_at = v.rendered_at, claimed_at = v.claimed_at, accepted_at = v.accepted_at,
-                 settled_at = v.settled_at, changed_at = v.changed_at, decided_by = v.decided_by
-             from unnest($1::text[], $2::uuid[], $3::int2[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                 $9::int2[], $10::int8[], $11::bytea[], $12::text[], $13::uuid[], $14::int8[], $15::int4[],
-                 $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[])
-                 as v (contact_id, message_id, state, reason, gateway_code, template, variant, encoding, parts, cost_micros,
-                       phone_hash, gateway, owner, epoch, attempt, rendered_at, claimed_at, accepted_at, settled_at, changed_at, decided_by)
-             where m.contact_id = v.contact_id and m.message_id = v.message_id",
-        )
-        .persistent(false)
-        .bind(column(rows, |row| row.contact_id.as_str()))
-        .bind(column(rows, |row| row.message_id))
-        .bind(column(rows, |row| row.state.code()))
-        .bind(column(rows, |row| row.reason.map(|reason| reason.as_str())))
-        .bind(column(rows, |row| row.gateway_code.as_deref()))
-        .bind(column(rows, |row| row.template.as_str()))
-        .bind(column(rows, |row| row.variant.as_deref()))
-        .bind(column(rows, |row| row.encoding.as_deref()))
-        .bind(column(rows, |row| parts(row)))
-        .bind(column(rows, |row| row.cost_micros))
-        .bind(column(rows, |row| row.phone_hash.as_deref()))
-        .bind(column(rows, |row| row.gateway.as_deref()))
-        .bind(column(rows, |row| row.owner))
-        .bind(column(rows, |row| row.epoch))
-        .bind(column(rows, |row| attempt(row)))
-        .bind(column(rows, |row| at(row.rendered_at)))
-        .bind(column(rows, |row| at(row.claimed_at)))
-        .bind(column(rows, |row| at(row.accepted_at)))
-        .bind(column(rows, |row| at(row.settled_at)))
-        .bind(column(rows, |row| At(row.changed_at)))
-        .bind(column(rows, |row| row.decided_by.as_deref()))
+        all_columns(sqlx::query(sqlx::AssertSqlSafe(format!(
+            "{INSERT} on conflict (contact_id, message_id) do update set state = excluded.state, reason = excluded.reason,
+                 gateway_code = excluded.gateway_code, template = excluded.template, variant = excluded.variant,
+                 encoding = excluded.encoding, parts = excluded.parts, cost_micros = excluded.cost_micros,
+                 phone_hash = excluded.phone_hash, gateway = excluded.gateway, owner = excluded.owner,
+                 epoch = excluded.epoch, attempt = excluded.attempt, rendered_at = excluded.rendered_at,
+                 claimed_at = excluded.claimed_at, accepted_at = excluded.accepted_at, settled_at = excluded.settled_at,
+                 changed_at = excluded.changed_at, decided_by = excluded.decided_by"
+        ))), rows)?
         .execute(&mut *self.inner)
         .await?;
         Ok(())
@@ -269,6 +256,6 @@ impl Tx {
     }
 }
 
-fn column<'a, R, T>(rows: &'a [R], of: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(of).collect()
+fn column<'a, T>(rows: &[&'a MessageRow], of: impl Fn(&'a MessageRow) -> T) -> Vec<T> {
+    rows.iter().map(|row| of(row)).collect()
 }
