@@ -391,6 +391,62 @@ async fn receipts_find_their_message_before_and_after_the_answer() {
     tx.commit().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_receipt_without_a_part_is_placed_by_our_reference() {
+    let store = database().await;
+    let (lost, renamed) = (want(1, Class::Marketing), want(2, Class::Marketing));
+    claim(&store, &[lost.clone(), renamed.clone()], 1).await;
+    let kept = [(1, "000A1", "161", &lost), (2, "b7", "b7", &renamed)].map(|(number, one, other, want)| Unmatched {
+        id: Uuid::from_u128(number),
+        gateway: "main".into(),
+        match_ids: vec![one.to_owned(), other.to_owned()],
+        state: State::Delivered,
+        code: Some("DELIVRD".into()),
+        at: now(),
+        received_at: now() + SignedDuration::from_secs(number as i64),
+        reference: Some(want.message_id),
+    });
+    let mut tx = store.begin_by_key().await.unwrap();
+    tx.callbacks_unmatched_put(&kept).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let referred = async |kept_for: SignedDuration| {
+        let mut tx = store.begin_by_key().await.unwrap();
+        let found = tx.callbacks_unmatched_referred(kept_for, 10).await.unwrap();
+        tx.commit().await.unwrap();
+        found
+    };
+    assert!(
+        referred(SignedDuration::ZERO).await.is_empty(),
+        "both may still be answered"
+    );
+    let mut tx = store.begin_by_key().await.unwrap();
+    tx.messages_outcome(&[
+        outcome(&lost, 1, 1, Settled::Unknown, &[]),
+        outcome(&renamed, 1, 1, Settled::Accepted, &["another"]),
+    ])
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    assert!(
+        referred(SignedDuration::from_hours(1)).await.is_empty(),
+        "kept just now"
+    );
+    let found = referred(SignedDuration::ZERO).await;
+    let told: Vec<_> = found
+        .iter()
+        .map(|one| (one.reference, one.match_ids.join(" "), one.state))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Some(lost.message_id), "161 a1".to_owned(), State::Delivered),
+            (Some(renamed.message_id), "b7".to_owned(), State::Delivered),
+        ]
+    );
+    assert!(referred(SignedDuration::ZERO).await.is_empty(), "taken once");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_receipts_at_once_the_second_sees_the_first() {
     let store = database().await;

@@ -22,6 +22,8 @@ use crate::{given_up::GivenUp, joined::Joined, replies::together};
 const RIPE: Duration = Duration::from_millis(500);
 /// Two transactions that missed each other had both begun by then; what was kept earlier is looked at once an hour.
 const MISSED: SignedDuration = SignedDuration::from_mins(10);
+/// By then a message's outcome is usually written, and its parts have found their receipts.
+const OUTCOME: SignedDuration = SignedDuration::from_secs(2);
 /// How soon a receipt settles a message that has become unknown.
 const REFERRED: Duration = Duration::from_secs(2);
 const RIPE_BATCH: i64 = 500;
@@ -144,7 +146,7 @@ async fn ripe(log: &dyn Log, store: &Store, within: SignedDuration) -> Result<i6
 /// The same for receipts whose message has no part that could find them.
 async fn referred(log: &dyn Log, store: &Store) -> Result<i64, SweepError> {
     let mut tx = store.begin_by_key().await?;
-    let found = tx.callbacks_unmatched_referred(RIPE_BATCH).await?;
+    let found = tx.callbacks_unmatched_referred(OUTCOME, RIPE_BATCH).await?;
     let records = found
         .iter()
         .map(|receipt| record(&Joined::referred(receipt), &receipt.gateway, receipt.received_at))

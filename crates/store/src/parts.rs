@@ -424,15 +424,19 @@ impl Tx {
     }
 
     /// Takes receipts whose reference is that of a message that can be settled by it: its outcome is unknown, or it was
-    /// accepted under another id than the receipt's. Up to `limit`, of those that were kept for a while: whatever finds
-    /// its part is gone by then.
-    pub async fn callbacks_unmatched_referred(&mut self, limit: i64) -> Result<Vec<Unmatched>, StoreError> {
+    /// accepted under another id than the receipt's. Up to `limit`, of those that have been kept for `kept_for`: whatever
+    /// finds its part is gone by then.
+    pub async fn callbacks_unmatched_referred(
+        &mut self,
+        kept_for: SignedDuration,
+        limit: i64,
+    ) -> Result<Vec<Unmatched>, StoreError> {
         let rows = sqlx::query(
             "with ripe as (
                  select u.id from callbacks_unmatched u cross join lateral (
                      select from messages m where m.message_id = u.reference and m.state = any($2) offset 0
                  ) m
-                 where u.reference is not null and u.kept_at < now() - interval '2 seconds'
+                 where u.reference is not null and u.kept_at <= now() - make_interval(secs => $3)
                  order by u.received_at limit $1
              ), gone as (
                  delete from callbacks_unmatched where id = any(array(select id from ripe)) returning *
@@ -442,6 +446,7 @@ impl Tx {
         )
         .bind(limit)
         .bind(SETTLED_BY_REFERENCE.map(State::code).to_vec())
+        .bind(kept_for.as_secs_f64())
         .fetch_all(&mut *self.inner)
         .await?;
         rows.iter()
