@@ -7,7 +7,7 @@ INSTALL := deploy/install.sh
 KAFKA := .cache/kafka
 
 .PHONY: help demo demo-kafka up test test-kafka test-deploy check crash crash-kafka chaos backlog receipts bench-audience fuzz \
-	bench bench-short bench-pipeline bench-campaign bench-stages bench-peers bench-instructions bench-document
+	bench bench-short bench-pipeline bench-campaign bench-stages bench-growth bench-peers bench-instructions bench-document
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -113,9 +113,9 @@ bench-build:
 	$(INSTALL) build postgresql kafka
 	cargo build --release --locked -p tamtam -p bench
 
-bench: bench-pipeline bench-campaign bench-stages ## all benches: the whole pipeline, a campaign, each stage alone (about half an hour)
+bench: bench-pipeline bench-campaign bench-stages bench-growth ## all benches: the whole pipeline, a campaign, each stage alone, growth (two hours)
 
-bench-short: ## prove that the benches work, without timing anything (two minutes)
+bench-short: ## prove that the benches work, without timing anything (four minutes)
 	BENCH_SHORT=true $(MAKE) bench
 
 bench-pipeline: bench-build ## the whole pipeline on Kafka, on the PostgreSQL bus, and in one process (`tamtam up`)
@@ -123,16 +123,20 @@ bench-pipeline: bench-build ## the whole pipeline on Kafka, on the PostgreSQL bu
 	$(BENCH) pipeline
 	$(BENCH) pipeline --up
 
-bench-campaign: bench-build ## a campaign of 200,000 over SMPP and over HTTP, and killed in the middle
+bench-campaign: bench-build ## a campaign of 200,000 over SMPP and over HTTP, killed in the middle, and its first message of a million contacts
 	$(BENCH) campaign
 	$(BENCH) campaign --http
 	$(BENCH) campaign-killed
+	$(BENCH) campaign-first
 
 bench-stages: bench-build ## each stage alone, against its raw limit
 	$(WITH_KAFKA) '$(BENCH) stages'
 	$(BENCH) stages
 
-bench-peers: bench-build ## Kannel, Jasmin, and hand-written senders in the same run; writes target/bench/peers.json
+bench-growth: bench-build ## what a message costs against contacts, history, triggers, partitions, dispatchers, backlog (an hour)
+	$(BENCH) growth
+
+bench-peers: bench-build ## Kannel, Jasmin, hand-written senders and, of a checkout LISTMONK_SRC, listmonk; writes target/bench/peers.json
 	$(INSTALL) peers
 	$(WITH_KAFKA) '$(BENCH) peers'
 

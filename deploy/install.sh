@@ -11,7 +11,8 @@
 #   venv         Python with virtual environments (the benchmark of audiences compares with DuckDB)
 #   fuzz         cargo-fuzz and a nightly Rust
 #   valgrind     valgrind (instruction counts)
-#   peers        what tamtam is measured against: Kannel, and Jasmin (with Redis and RabbitMQ) and a Python under .cache/peers
+#   peers        what tamtam is measured against: Kannel, and Jasmin (with Redis and RabbitMQ) and a Python under .cache/peers;
+#                with LISTMONK_SRC, a checkout of listmonk's source, also Go and .cache/peers/listmonk built of it
 # install.sh --where kubectl   prints its path
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -89,6 +90,15 @@ for set in "$@"; do
         .cache/peers/bin/pip download -q --no-deps --no-binary :all: -d .cache/peers jasmin==0.11.1
         tar -xzOf .cache/peers/jasmin-0.11.1.tar.gz --wildcards '*/amqp0-9-1.xml' >.cache/peers/amqp0-9-1.xml
         touch .cache/peers/.stamp
+      fi
+      if [ -n "${LISTMONK_SRC:-}" ]; then
+        [ -e "$LISTMONK_SRC/cmd/main.go" ] || { echo "install.sh: LISTMONK_SRC=$LISTMONK_SRC: expected a checkout of listmonk, with cmd/main.go" >&2; exit 64; }
+        PATH=$PATH:/usr/local/go/bin
+        packages go=golang-go
+        # It finds its files beside the binary's source where none are packed into it; of its console nothing is needed.
+        source=$(realpath "$LISTMONK_SRC")
+        CGO_ENABLED=0 GOTOOLCHAIN=${GOTOOLCHAIN:-auto} go build -C "$source" -o "$PWD/.cache/peers/listmonk" \
+          -ldflags "-X main.appDir=$source -X main.frontendDir=$source/static/public" ./cmd
       fi ;;
     *) echo "install.sh: no such set: $set" >&2; exit 2 ;;
   esac

@@ -4,7 +4,8 @@
 //! - SMPP (`smpp`): transmitter, receiver and transceiver binds of any system id. Receipts go to any receiver of the same
 //!   system id, wait while there is none, and are brought again until they are acknowledged.
 //! - HTTP (`http`): `POST /twilio/…`, `POST /vonage/…`, `POST /ovh/…`, `GET /kannel/…`; receipts go to the callback
-//!   address of the request, or to the script's.
+//!   address of the request, or to the script's. `POST /listmonk/…` takes what listmonk's HTTP messenger posts, without
+//!   receipts.
 //! - Control: `GET /stats`, `GET /messages?after=&limit=`, `POST /inbound`, `GET` and `POST /script`, `POST /reset`, a page
 //!   at `/`.
 //!

@@ -1,4 +1,5 @@
-//! A campaign: from launch to the last message accepted, and to the first; the same killed in the middle.
+//! A campaign: from launch to the last message accepted, and to the first, also with a million contacts; the same killed
+//! in the middle.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ pub async fn run(common: &Common, recipients: u64, gateway: &'static str, contac
     }
     let settings = json!({ "bus": common.bus.name(), "recipients": recipients, "contacts": contacts, "gateway": gateway,
         "processes": "one (`tamtam up`)" });
-    report::write(&name, settings, &runs)
+    report::write(common, &name, settings, &runs)
 }
 
 async fn stand(common: &Common, gateway: &'static str, contacts: u64) -> Result<Stand> {
@@ -54,7 +55,8 @@ fn audience(recipients: u64, contacts: u64) -> String {
     }
 }
 
-fn launch(stand: &Stand, recipients: u64, contacts: u64) -> Result<String> {
+/// A campaign that is not launched yet: its id.
+fn create(stand: &Stand, recipients: u64, contacts: u64) -> Result<String> {
     let expression = audience(recipients, contacts);
     let created = stand.command(&[
         "campaign",
@@ -68,16 +70,58 @@ fn launch(stand: &Stand, recipients: u64, contacts: u64) -> Result<String> {
         "--value",
         "article=tout",
     ])?;
-    let id = created["id"].as_str().context("the campaign's id")?.to_owned();
-    stand.command(&["campaign", "launch", &id])?;
-    Ok(id)
+    Ok(created["id"].as_str().context("the campaign's id")?.to_owned())
+}
+
+/// Launches it: the time just before.
+fn launch(stand: &Stand, id: &str) -> Result<Timestamp> {
+    let before = Timestamp::now();
+    stand.command(&["campaign", "launch", id])?;
+    Ok(before)
+}
+
+/// The seconds from a launch until the first message is at the gateway.
+async fn launch_to_first(stand: &Stand, recipients: u64, contacts: u64) -> Result<f64> {
+    let launched = launch(stand, &create(stand, recipients, contacts)?)?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(at) = stand.simulator.first().await? {
+            return Ok((at.as_millisecond() - launched.as_millisecond()) as f64 / 1e3);
+        }
+        ensure!(Instant::now() < until, "no message of the campaign reached the gateway");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// How soon a campaign's first message is at the gateway, of so many contacts: for a thousandth of them, and, on the same
+/// installation after that, for all.
+pub async fn first(common: &Common, contacts: u64) -> Result<()> {
+    let name = format!("campaign-first-{}", common.bus.name());
+    report::say(&format!("{name}: {contacts} contacts, {} runs", common.runs));
+    let few = (contacts / 1_000).max(1);
+    let mut runs = Vec::new();
+    for _ in 0..common.runs {
+        let stand = stand(common, "smpp", contacts).await?;
+        let mut figures = Figures::new();
+        let took = launch_to_first(&stand, few, contacts).await?;
+        put(&mut figures, "launch_to_first_s_for_a_thousandth", took);
+        stand.taken(few, PATIENCE).await?;
+        stand.settled(few, PATIENCE).await?;
+        stand.simulator.reset().await?;
+        let took = launch_to_first(&stand, contacts, contacts).await?;
+        put(&mut figures, "launch_to_first_s_for_all", took);
+        runs.push(figures);
+    }
+    let settings = json!({ "bus": common.bus.name(), "contacts": contacts, "processes": "one (`tamtam up`)" });
+    report::write(common, &name, settings, &runs)
 }
 
 /// One campaign on an installation of its own.
 pub async fn once(common: &Common, recipients: u64, gateway: &'static str, contacts: u64) -> Result<Figures> {
     let stand = stand(common, gateway, contacts).await?;
-    let (meter, launched) = (stand.meter(), Timestamp::now());
-    let id = launch(&stand, recipients, contacts)?;
+    let id = create(&stand, recipients, contacts)?;
+    let meter = stand.meter();
+    let launched = launch(&stand, &id)?;
     stand.taken(recipients, PATIENCE).await?;
     let used = stand.meter();
     let texts = stand.simulator.texts().await?;
@@ -116,7 +160,8 @@ pub async fn killed(common: &Common, recipients: u64) -> Result<()> {
     let mut runs = Vec::new();
     for _ in 0..common.runs {
         let mut stand = stand(common, "smpp", recipients).await?;
-        let id = launch(&stand, recipients, recipients)?;
+        let id = create(&stand, recipients, recipients)?;
+        launch(&stand, &id)?;
         stand.taken(recipients / 2, PATIENCE).await?;
         if let Some(up) = stand.processes.get_mut("up") {
             up.kill();
@@ -144,6 +189,7 @@ pub async fn killed(common: &Common, recipients: u64) -> Result<()> {
         runs.push(figures);
     }
     report::write(
+        common,
         &name,
         json!({ "bus": common.bus.name(), "recipients": recipients }),
         &runs,

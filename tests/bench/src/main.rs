@@ -5,6 +5,8 @@
 //! `docs/benchmarks.md`.
 
 mod campaign;
+mod chart;
+mod growth;
 mod load;
 mod machine;
 mod peers;
@@ -15,6 +17,8 @@ mod report;
 mod simulator;
 mod stages;
 mod stand;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -73,10 +77,22 @@ enum Bench {
         #[arg(long, default_value_t = 200_000)]
         recipients: u64,
     },
+    /// The time from launch to the first message at the gateway, with so many contacts
+    CampaignFirst {
+        #[arg(long, default_value_t = 1_000_000)]
+        contacts: u64,
+    },
     /// Each stage alone on a filled topic, against its raw limit
     Stages,
     /// What people use today, in the same run; needs a Kafka
-    Peers,
+    Peers {
+        /// A checkout of listmonk's source, of which `deploy/install.sh peers` built .cache/peers/listmonk; absent: it is
+        /// left out
+        #[arg(long, env = "LISTMONK_SRC", value_name = "DIRECTORY")]
+        listmonk: Option<PathBuf>,
+    },
+    /// What a message costs against contacts, history, triggers, partitions, dispatchers and backlog
+    Growth(growth::Sizes),
     /// Put what was measured into docs/benchmarks.md
     Document,
 }
@@ -122,8 +138,13 @@ async fn main() -> Result<()> {
             campaign::run(&common, recipients, gateway, contacts).await
         }
         Bench::CampaignKilled { recipients } => campaign::killed(&common, common.scaled(recipients)).await,
+        Bench::CampaignFirst { contacts } => campaign::first(&common, common.scaled(contacts)).await,
         Bench::Stages => stages::run(&common).await,
-        Bench::Peers => peers::run(&common).await,
+        Bench::Peers { listmonk } => {
+            let source = listmonk.filter(|path| !path.as_os_str().is_empty());
+            peers::run(&common, source.as_deref()).await
+        }
+        Bench::Growth(sizes) => growth::run(&common, &sizes).await,
         Bench::Document => report::document(),
     }
 }

@@ -1,8 +1,10 @@
-//! What people use today, in the same run: Kannel, Jasmin, and senders written by hand, to the same simulator.
+//! What people use today, in the same run: Kannel, Jasmin, senders written by hand, and, for campaigns, listmonk, all to
+//! the same simulator.
 //!
 //! The scripts of `tests/bench/peers` start each one; what it sends is counted at the simulator, from the first request
 //! until the last message is there. Durable or not is in the name: `kannel_file` and `kannel_spool` keep what they took on
-//! disk (without ever calling fsync), `kannel_batch` and `sender` keep nothing.
+//! disk (without ever calling fsync), `kannel_batch` and `sender` keep nothing, `listmonk_campaign` keeps no record of whom
+//! it has written to.
 
 use std::{
     path::{Path, PathBuf},
@@ -30,15 +32,17 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const CONNECTIONS: u64 = 32;
 const SCRIPTS: &str = "tests/bench/peers";
 const PYTHON: &str = ".cache/peers/bin/python";
+const CAMPAIGN: u64 = 200_000;
 
-pub async fn run(common: &Common) -> Result<()> {
+/// `listmonk`: where its source lies, if it is to take part.
+pub async fn run(common: &Common, listmonk: Option<&Path>) -> Result<()> {
     let Bus::Kafka(_) = &common.bus else {
         bail!("peers are measured beside tamtam on Kafka: give --kafka (deploy/kafka/with-node.sh)");
     };
     let mut runs = Vec::new();
     for number in 1..=common.runs {
         report::say(&format!("run {number} of {}", common.runs));
-        let mut figures = others(common).await?;
+        let mut figures = others(common, listmonk).await?;
         tamtam(common, &mut figures).await?;
         for (name, value) in &figures {
             report::say(&format!("  {name:<24} {}", report::shown(*value)));
@@ -49,22 +53,24 @@ pub async fn run(common: &Common) -> Result<()> {
     for (name, value) in report::medians(&runs) {
         flat.insert(name, json!(value));
     }
+    flat.insert("short".into(), json!(common.short));
     flat.insert("conditions".into(), machine::conditions());
-    flat.insert("runs".into(), json!(runs.iter().map(object).collect::<Vec<_>>()));
-    report::say("listmonk_campaign was left out: no registry serves listmonk");
+    flat.insert(
+        "runs".into(),
+        json!(runs.iter().map(report::object).collect::<Vec<_>>()),
+    );
+    if listmonk.is_none() {
+        report::say(
+            "listmonk_campaign is left out: no registry serves listmonk; name a checkout of it in LISTMONK_SRC",
+        );
+    }
     report::file("peers.json", serde_json::to_string_pretty(&Value::Object(flat))?)?;
-    report::write("peers-table", json!({ "runs": common.runs }), &runs)
-}
-
-fn object(figures: &Figures) -> Map<String, Value> {
-    figures
-        .iter()
-        .map(|(name, value)| (name.clone(), json!(value)))
-        .collect()
+    let settings = json!({ "seconds": common.seconds, "recipients of a campaign": common.scaled(CAMPAIGN) });
+    report::write(common, "peers-table", settings, &runs)
 }
 
 /// The peers, each to a simulator of a stand that runs nothing else.
-async fn others(common: &Common) -> Result<Figures> {
+async fn others(common: &Common, listmonk: Option<&Path>) -> Result<Figures> {
     let plan = Plan {
         roles: Vec::new(),
         contacts: 1,
@@ -126,6 +132,9 @@ async fn others(common: &Common) -> Result<Figures> {
         "sender",
         driven(&stand, &script("sender.py"), &[&gateway, &number], count).await?,
     );
+    if let Some(source) = listmonk {
+        campaign_of_listmonk(common, &stand, &database, source, &mut figures).await?;
+    }
 
     put(
         &mut figures,
@@ -161,11 +170,41 @@ async fn tamtam(common: &Common, figures: &mut Figures) -> Result<()> {
     }
     let run = crate::stages::dispatcher(common).await?;
     put(figures, "tamtam_dispatcher", run);
-    let recipients = common.scaled(200_000);
+    let recipients = common.scaled(CAMPAIGN);
     for (name, gateway) in [("tamtam_campaign", "smpp"), ("tamtam_campaign_http", "http")] {
         let run = campaign::once(common, recipients, gateway, recipients).await?;
         put(figures, name, get(&run, "messages_per_second").unwrap_or(0.0));
+        let memory = get(&run, "memory_mib_up").unwrap_or(0.0);
+        put(figures, format!("{name}_memory_mib"), memory);
     }
+    Ok(())
+}
+
+/// A campaign of the same size: from its launch over listmonk's API to the last message, and the most memory it had.
+async fn campaign_of_listmonk(
+    common: &Common,
+    stand: &Stand,
+    database: &str,
+    source: &Path,
+    figures: &mut Figures,
+) -> Result<()> {
+    stand.simulator.reset().await?;
+    let recipients = common.scaled(CAMPAIGN);
+    let gateway = format!("{}/listmonk/messages", stand.http()?);
+    let (source, number) = (source.display().to_string(), recipients.to_string());
+    let peer = Peer::start(&script("listmonk.py"), &[&source, database, &gateway, &number]).await?;
+    let begun = Instant::now();
+    let pid = peer.line.strip_prefix("go ").and_then(|pid| pid.parse().ok());
+    let pid = pid.with_context(|| format!("listmonk.py said `{}`", peer.line))?;
+    put(figures, "listmonk_campaign", arrived(stand, recipients, begun).await?);
+    put(figures, "listmonk_campaign_memory_mib", machine::peak_mib(pid));
+    peer.stop().await;
+    let stats = stand.simulator.stats().await?;
+    ensure!(
+        stats.distinct == recipients,
+        "listmonk reached {} of {recipients}",
+        stats.distinct
+    );
     Ok(())
 }
 

@@ -76,7 +76,7 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     );
     let settings = json!({ "bus": stand.plan.bus.name(), "seconds": common.seconds, "contacts": stand.plan.contacts,
         "partitions": stand.plan.partitions, "processes": if up { "one (`tamtam up`)" } else { "one a role" } });
-    report::write(&name, settings, &runs)
+    report::write(common, &name, settings, &runs)
 }
 
 /// Publishes for `period` with a bounded backlog, and waits until all is settled.
@@ -99,27 +99,32 @@ pub async fn sustained(stand: &Stand, numbers: &mut Numbers, period: Duration) -
         }
     }
     load.finish().await?;
-    stand.taken(numbers.published, PATIENCE).await?;
-    stand.settled(numbers.published, PATIENCE).await?;
-    // A receipt that came before its message's outcome was written waits for it and is applied with it.
-    loop {
-        let delivered = stand.in_state(State::Delivered).await?;
-        if delivered == numbers.published {
-            break;
-        }
-        ensure!(
-            begun.elapsed() < period + PATIENCE,
-            "{delivered} of {} messages are delivered in the ledger",
-            numbers.published
-        );
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    delivered(stand, numbers.published, PATIENCE).await?;
     let (took, used) = (begun.elapsed().as_secs_f64(), stand.meter());
     let messages = numbers.published - before;
     let mut figures = Figures::new();
     put(&mut figures, "messages_per_second", messages as f64 / took);
     used.since(&meter, messages, &mut figures);
     Ok(figures)
+}
+
+/// Waits until so many messages have reached the gateway and are delivered in the ledger.
+pub async fn delivered(stand: &Stand, messages: u64, patience: Duration) -> Result<()> {
+    stand.taken(messages, patience).await?;
+    stand.settled(messages, patience).await?;
+    // A receipt that came before its message's outcome was written waits for it and is applied with it.
+    let until = Instant::now() + patience;
+    loop {
+        let delivered = stand.in_state(State::Delivered).await?;
+        if delivered == messages {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < until,
+            "{delivered} of {messages} messages are delivered in the ledger"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// The median and the 99th percentile of the time from event to gateway, in ms, at a rate.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, io::Write as _, path::PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
-use crate::machine;
+use crate::{Common, chart, growth::Measured, machine};
 
 /// One run's figures in the order in which they are shown. Names end with their unit.
 pub type Figures = Vec<(String, f64)>;
@@ -43,6 +43,14 @@ pub fn medians(runs: &[Figures]) -> Figures {
     first.iter().map(|(name, _)| (name.clone(), of(name))).collect()
 }
 
+/// The figures as JSON.
+pub fn object(figures: &Figures) -> Map<String, Value> {
+    figures
+        .iter()
+        .map(|(name, value)| (name.clone(), json!(value)))
+        .collect()
+}
+
 /// Says something to whoever watches.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
@@ -53,19 +61,14 @@ fn directory() -> PathBuf {
 }
 
 /// Writes `target/bench/NAME.json` and prints the figures.
-pub fn write(name: &str, settings: Value, runs: &[Figures]) -> Result<()> {
+pub fn write(common: &Common, name: &str, settings: Value, runs: &[Figures]) -> Result<()> {
     let medians = medians(runs);
     for (figure, value) in &medians {
         say(&format!("  {figure:<44} {}", shown(*value)));
     }
-    let object = |figures: &Figures| -> Map<String, Value> {
-        figures
-            .iter()
-            .map(|(name, value)| (name.clone(), json!(value)))
-            .collect()
-    };
     let report = json!({
         "bench": name,
+        "short": common.short,
         "conditions": machine::conditions(),
         "settings": settings,
         "order": medians.iter().map(|(name, _)| name).collect::<Vec<_>>(),
@@ -112,8 +115,11 @@ pub fn shown(value: f64) -> String {
 
 const DOCUMENT: &str = "docs/benchmarks.md";
 
-/// Puts what `target/bench` holds between the markers `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` of the document.
-/// A bench that has not run leaves its section as it is.
+const IMAGES: &str = "docs/images";
+
+/// Puts what `target/bench` holds between the markers `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` of the document,
+/// and a picture of each series of growth beside it. A bench that has not run, or only in its short form, leaves its
+/// section as it is.
 pub fn document() -> Result<()> {
     let mut text = fs::read_to_string(DOCUMENT).context(DOCUMENT)?;
     let names: Vec<String> = text
@@ -123,26 +129,50 @@ pub fn document() -> Result<()> {
         .collect();
     for name in names {
         let (open, close) = (format!("<!-- bench:{name} -->"), format!("<!-- /bench:{name} -->"));
-        let (Some(report), Some(from), Some(to)) = (read(&name), text.find(&open), text.find(&close)) else {
+        let measured = read(&name).filter(|report| report["short"] != true);
+        let (Some(report), Some(from), Some(to)) = (measured, text.find(&open), text.find(&close)) else {
             say(&format!("{name}: not measured here, its section stays"));
             continue;
         };
-        text.replace_range(from + open.len()..to, &format!("\n{}", table(&report)));
+        text.replace_range(from + open.len()..to, &format!("\n{}", section(&name, &report)?));
     }
     fs::write(DOCUMENT, text).context(DOCUMENT)
 }
 
-fn table(report: &Value) -> String {
+/// A section's text; its picture is written.
+fn section(name: &str, report: &Value) -> Result<String> {
+    let Some(measured) = Measured::of(report) else {
+        return Ok(table(report));
+    };
+    let path = format!("{IMAGES}/{name}.svg");
+    fs::write(&path, chart::svg(&measured)).with_context(|| path.clone())?;
+    Ok(format!(
+        "{}\n\n![What a message costs against {}](images/{name}.svg)\n\n{}",
+        conditions(report),
+        measured.axis,
+        measured.table()
+    ))
+}
+
+/// Where, when and how a report was measured.
+fn conditions(report: &Value) -> String {
     let conditions = &report["conditions"];
-    let runs = report["runs"].as_array().map_or(1, Vec::len);
-    let mut text = format!(
-        "{} cores, {}, {} GiB, Linux {}, {}; {}; median of {runs}\n\n| figure | value |\n|---|---:|\n",
+    format!(
+        "{} cores, {}, {} GiB, Linux {}, {}; {}",
         conditions["cores"],
         plain(&conditions["processor"]),
         conditions["memory_gib"],
         plain(&conditions["kernel"]),
         plain(&conditions["date"]),
         settings(&report["settings"]),
+    )
+}
+
+fn table(report: &Value) -> String {
+    let runs = report["runs"].as_array().map_or(1, Vec::len);
+    let mut text = format!(
+        "{}; median of {runs}\n\n| figure | value |\n|---|---:|\n",
+        conditions(report)
     );
     for name in report["order"]
         .as_array()

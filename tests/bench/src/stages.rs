@@ -30,7 +30,7 @@ pub async fn run(common: &Common) -> Result<()> {
         report::say(&format!("run {number} is done"));
     }
     let settings = json!({ "bus": common.bus.name(), "events": events });
-    report::write(&name, settings, &runs)
+    report::write(common, &name, settings, &runs)
 }
 
 /// Further triggers than the one of the stand, as TOML.
@@ -44,7 +44,8 @@ pub fn triggers(count: u64) -> String {
     (1..count).map(one).collect()
 }
 
-async fn publish(stand: &Stand, events: u64, first: u64) -> Result<f64> {
+/// Publishes as fast as it is acknowledged: events a second.
+pub async fn publish(stand: &Stand, events: u64, first: u64) -> Result<f64> {
     const REQUEST: u64 = 500;
     let mut load = Load::connect(&stand.grpc()?, stand.plan.contacts, first).await?;
     let begun = Instant::now();

@@ -52,6 +52,8 @@ pub struct Plan {
     /// All in one process (`tamtam up`), or the console and each of these roles as its own.
     pub up: bool,
     pub roles: Vec<&'static str>,
+    /// Processes of the role `dispatcher`, where it is among them.
+    pub dispatchers: u32,
     pub partitions: u32,
     pub contacts: u64,
     /// Further resources.
@@ -72,6 +74,7 @@ impl Plan {
             bus,
             up: false,
             roles: ROLES.to_vec(),
+            dispatchers: 1,
             partitions: 8,
             contacts: 20_000,
             resources: String::new(),
@@ -93,8 +96,8 @@ pub struct Stand {
     pub log: Arc<dyn Log>,
     pub simulator: Simulator,
     pub environment: BTreeMap<String, String>,
-    /// What runs, by its name: the console and the roles, or `up`.
-    pub processes: BTreeMap<&'static str, Process>,
+    /// What runs, by its name: the console and the roles (`ROLE`, then `ROLE@2` and on), or `up`.
+    pub processes: BTreeMap<String, Process>,
     gateway: Process,
     kafka: Option<u32>,
     postgres: u32,
@@ -173,6 +176,11 @@ impl Stand {
         stand.contacts(plan.contacts).await?;
         for role in plan.roles.iter().filter(|_| !plan.up) {
             stand.begin(role)?;
+            if *role == "dispatcher" {
+                for number in 2..=plan.dispatchers {
+                    stand.begin(&format!("{role}@{number}"))?;
+                }
+            }
         }
         Ok(stand)
     }
@@ -181,20 +189,21 @@ impl Stand {
         self.directory.path()
     }
 
-    /// Starts a role, or `up`.
-    pub fn begin(&mut self, role: &'static str) -> Result<()> {
+    /// Starts a role, another of the same (`ROLE@2`), or `up`.
+    pub fn begin(&mut self, name: &str) -> Result<()> {
+        let role = role(name);
         let arguments: &[&str] = match role {
             "up" => &["up", "--data-dir", "data"],
             role => &[role],
         };
-        let process = Process::start(self.directory.path(), &self.environment, role, arguments)?;
-        self.processes.insert(role, process);
+        let process = Process::start(self.directory.path(), &self.environment, name, arguments)?;
+        self.processes.insert(name.to_owned(), process);
         Ok(())
     }
 
     /// Stops a role in good order.
-    pub fn end(&mut self, role: &'static str) {
-        if let Some(process) = self.processes.remove(role) {
+    pub fn end(&mut self, name: &str) {
+        if let Some(process) = self.processes.remove(name) {
             process.stop();
         }
     }
@@ -355,11 +364,10 @@ impl Stand {
 
     /// Processor time so far.
     pub fn meter(&self) -> Meter {
-        let mut parts: BTreeMap<String, f64> = self
-            .processes
-            .iter()
-            .map(|(name, process)| ((*name).to_owned(), machine::cpu(process.pid())))
-            .collect();
+        let mut parts: BTreeMap<String, f64> = BTreeMap::new();
+        for (name, process) in &self.processes {
+            *parts.entry(role(name).to_owned()).or_default() += machine::cpu(process.pid());
+        }
         parts.insert("postgres".into(), machine::cpu_of_family(self.postgres));
         parts.insert("simulator".into(), machine::cpu(self.gateway.pid()));
         parts.insert("load".into(), machine::cpu(std::process::id()));
@@ -399,6 +407,11 @@ impl Meter {
         put(figures, "cpu_us_per_message", sum);
         figures.append(&mut parts);
     }
+}
+
+/// The role of a process by its name.
+fn role(name: &str) -> &str {
+    name.split('@').next().unwrap_or(name)
 }
 
 fn port(address: &str) -> Result<u16> {

@@ -91,6 +91,8 @@ pub(crate) async fn call_back(client: &HttpClient, script: &Script, receipt: &Re
                 Fate::Unheard => "9000",
             },
         )),
+        // It knows of no receipts.
+        Profile::Listmonk => return CalledBack::Nowhere,
     };
     send(request).await
 }
@@ -118,6 +120,7 @@ pub(crate) async fn reply(
             .post(url)
             .form(&[("senderid", from), ("number", to), ("message", text)]),
         Profile::Kannel => client.get(url).query(&[("from", from), ("to", to), ("text", text)]),
+        Profile::Listmonk => return CalledBack::Nowhere,
     };
     send(request).await
 }

@@ -1,4 +1,4 @@
-//! The HTTP gateways: each answers in the shape of a provider that people know.
+//! The HTTP gateways: each answers in the shape of a provider that people know, one in that which listmonk expects.
 
 mod callback;
 mod profiles;
@@ -28,6 +28,8 @@ pub(crate) enum Profile {
     Vonage,
     Ovh,
     Kannel,
+    /// What listmonk's HTTP messenger posts: no provider's, but a peer that tamtam is measured against.
+    Listmonk,
 }
 
 pub(crate) fn router() -> Router<Arc<Core>> {
@@ -47,6 +49,10 @@ pub(crate) fn router() -> Router<Arc<Core>> {
         .route(
             "/kannel/{*path}",
             get(|state, query, headers, body| submit(Profile::Kannel, state, query, headers, body)),
+        )
+        .route(
+            "/listmonk/{*path}",
+            post(|state, query, headers, body| submit(Profile::Listmonk, state, query, headers, body)),
         )
 }
 

@@ -64,6 +64,17 @@ impl Profile {
                     callback: None,
                 })
             }
+            Profile::Listmonk => {
+                let said: Value = serde_json::from_slice(body).ok()?;
+                let get = |place: &str| said.pointer(place).and_then(Value::as_str).map(str::to_owned);
+                Some(Wanted {
+                    from: get("/from_email")?,
+                    to: e164(get("/recipients/0/attribs/phone")?),
+                    text: get("/body")?,
+                    reference: get("/recipients/0/uuid").and_then(|text| Uuid::parse_str(&text).ok()),
+                    callback: None,
+                })
+            }
         }
     }
 
@@ -93,6 +104,7 @@ impl Profile {
                 Json(json!({ "ids": [number], "invalidReceivers": [], "totalCreditsRemoved": 1 })).into_response()
             }
             Profile::Kannel => (StatusCode::ACCEPTED, "0: Accepted for delivery").into_response(),
+            Profile::Listmonk => Json(json!({ "id": id })).into_response(),
         }
     }
 
@@ -110,6 +122,7 @@ impl Profile {
             )
                 .into_response(),
             Profile::Kannel => (StatusCode::SERVICE_UNAVAILABLE, "Temporal failure, try again later.").into_response(),
+            Profile::Listmonk => StatusCode::TOO_MANY_REQUESTS.into_response(),
         }
     }
 
@@ -127,6 +140,7 @@ impl Profile {
             )
                 .into_response(),
             Profile::Kannel => (StatusCode::BAD_REQUEST, "Unroutable").into_response(),
+            Profile::Listmonk => StatusCode::BAD_REQUEST.into_response(),
         }
     }
 
@@ -182,5 +196,15 @@ mod tests {
             .unwrap();
         assert_eq!(wanted.callback, None);
         assert!(Profile::Ovh.read("", b"{}").is_none());
+        let body = format!(
+            r#"{{"subject":"s","from_email":"A","content_type":"plain","body":"x","campaign":null,"attachments":null,
+                "recipients":[{{"uuid":"{id}","email":"a@b","name":"a","attribs":{{"phone":"+262692123456"}},"status":"enabled"}}]}}"#
+        );
+        let wanted = Profile::Listmonk.read("", body.as_bytes()).unwrap();
+        assert_eq!(
+            (wanted.to.as_str(), wanted.text.as_str(), wanted.reference),
+            ("+262692123456", "x", Some(id))
+        );
+        assert!(Profile::Listmonk.read("", br#"{"recipients":[]}"#).is_none());
     }
 }
