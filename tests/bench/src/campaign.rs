@@ -85,8 +85,8 @@ async fn launch_to_first(stand: &Stand, recipients: u64, contacts: u64) -> Resul
     let launched = launch(stand, &create(stand, recipients, contacts)?)?;
     let until = Instant::now() + PATIENCE;
     loop {
-        if let Some(at) = stand.simulator.first().await? {
-            return Ok((at.as_millisecond() - launched.as_millisecond()) as f64 / 1e3);
+        if let Some(first) = stand.simulator.first().await? {
+            return Ok((first.at.as_millisecond() - launched.as_millisecond()) as f64 / 1e3);
         }
         ensure!(Instant::now() < until, "no message of the campaign reached the gateway");
         tokio::time::sleep(Duration::from_millis(5)).await;

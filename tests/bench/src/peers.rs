@@ -199,6 +199,11 @@ async fn campaign_of_listmonk(
     put(figures, "listmonk_campaign", arrived(stand, recipients, begun).await?);
     put(figures, "listmonk_campaign_memory_mib", machine::peak_mib(pid));
     peer.stop().await;
+    let text = stand.simulator.first().await?.map(|first| first.text);
+    ensure!(
+        text.as_deref() == Some("Ana, -20% sur tout dans votre boutique."),
+        "listmonk wrote {text:?}"
+    );
     let stats = stand.simulator.stats().await?;
     ensure!(
         stats.distinct == recipients,

@@ -64,11 +64,11 @@ impl Simulator {
         Ok(())
     }
 
-    /// When the first text came that it still has (of the last 200,000).
-    pub async fn first(&self) -> Result<Option<jiff::Timestamp>> {
+    /// The first text that it still has (of the last 200,000).
+    pub async fn first(&self) -> Result<Option<Shown>> {
         let url = format!("{}/messages?after=0&limit=1", self.http);
         let page: Page = self.client.get(url).send().await?.json().await?;
-        Ok(page.messages.first().map(|shown| shown.at))
+        Ok(page.messages.into_iter().next())
     }
 
     /// All texts that it still has (the last 200,000).
