@@ -4,34 +4,20 @@ use domain::{Cause, Class, MessageId, Reason, State};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Map;
 use store::{
-    NewCampaign, Store,
+    Store,
     campaigns::ChunkMember,
     messages::{Counts, Verdict},
     trigger_log::{EventKey, Firing},
 };
 use uuid::Uuid;
 
-use crate::support::database::database;
+use crate::support::{campaign::drafted, database::database};
 
 const CAMPAIGN: Uuid = Uuid::from_u128(0xC0FFEE);
 
 async fn campaign(store: &Store, members: usize) {
     let now = Timestamp::now();
-    let new = NewCampaign {
-        id: CAMPAIGN,
-        parent_id: None,
-        name: "sale".into(),
-        audience: None,
-        expression: "age > 30".into(),
-        template: "sale".into(),
-        vars: Map::new(),
-        at: None,
-        zone: None,
-        recurring: None,
-        deadline: None,
-        budget_micros: None,
-        control_percent: 0,
-    };
+    let new = drafted(CAMPAIGN, "sale", "age > 30", "sale");
     let mut tx = store.begin().await.unwrap();
     tx.campaign_create(&new, "test", now).await.unwrap();
     let campaign = tx

@@ -10,11 +10,13 @@ use domain::{Class, Reason, State};
 use events::{DeadLetter, Outbound, Record, Topic};
 use gateways::Outcome;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Map;
-use store::{NewCampaign, suppressions::Scope};
+use store::suppressions::Scope;
 use uuid::Uuid;
 
-use crate::dispatcher_stand::{Fake, Stand, accept, eventually, most_within, of_campaign, outbound};
+use crate::{
+    dispatcher_stand::{Fake, Stand, accept, eventually, most_within, of_campaign, outbound},
+    support::campaign::drafted,
+};
 
 const FAST: &str = r#"
 [[gateway]]
@@ -43,21 +45,7 @@ fn unknown(_: &gateways::Submission, _: usize) -> Outcome {
 
 async fn campaign(stand: &Stand) -> Uuid {
     let id = Uuid::from_u128(0xCAFE);
-    let new = NewCampaign {
-        id,
-        parent_id: None,
-        name: "sale".into(),
-        audience: None,
-        expression: "age > 30".into(),
-        template: "sale".into(),
-        vars: Map::new(),
-        at: None,
-        zone: None,
-        recurring: None,
-        deadline: None,
-        budget_micros: None,
-        control_percent: 0,
-    };
+    let new = drafted(id, "sale", "age > 30", "sale");
     let mut tx = stand.store.begin().await.unwrap();
     tx.campaign_create(&new, "test", Timestamp::now()).await.unwrap();
     tx.campaign_launch(id, None, "age > 30", "test", Timestamp::now())

@@ -5,8 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use store::{
     Store,
     messages::{AttemptOutcome, ClaimResult, ClaimWant, Claimant, Settle, Settled, TakeOver, Verdict},
-    parts::{PartState, Unmatched, match_id},
+    parts::{PartState, match_id},
     suppressions::Scope,
+    unmatched::Unmatched,
 };
 use uuid::Uuid;
 

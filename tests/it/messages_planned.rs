@@ -5,10 +5,10 @@ use domain::{Cause, Class, MessageId, Phone, Reason, State, contact::ContactChan
 use jiff::Timestamp;
 use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
-use store::{NewCampaign, campaigns::ChunkMember, messages::Verdict, trigger_log::Firing};
+use store::{campaigns::ChunkMember, messages::Verdict, trigger_log::Firing};
 use uuid::Uuid;
 
-use crate::support::{process::run, server::Server};
+use crate::support::{campaign::drafted, process::run, server::Server};
 
 const CAMPAIGN: Uuid = Uuid::from_u128(0xC0FFEE);
 const PHONE: &str = "+262692000042";
@@ -33,21 +33,7 @@ fn id(cause: &Cause, contact: &str) -> String {
 
 /// A campaign to 41 (in the control group), 42 and 44, planned as one chunk whose jobs are not on the bus.
 async fn campaign(server: &Server, now: Timestamp) {
-    let new = NewCampaign {
-        id: CAMPAIGN,
-        parent_id: None,
-        name: "Soldes".into(),
-        audience: None,
-        expression: "age > 30".into(),
-        template: "sale".into(),
-        vars: Map::new(),
-        at: None,
-        zone: None,
-        recurring: None,
-        deadline: None,
-        budget_micros: None,
-        control_percent: 0,
-    };
+    let new = drafted(CAMPAIGN, "Soldes", "age > 30", "sale");
     let contact = ContactChange {
         id: "42".into(),
         phone: Some(Some(Phone::from_e164(PHONE))),

@@ -14,10 +14,10 @@ use domain::{Cause, Class, Consent, Phone, Reason, State};
 use events::{Envelope, Job, Outbound, Receipt, Record, Topic};
 use jiff::Timestamp;
 use resources::parse_toml;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use stage::{Clock, Live, RunnerConfig};
 use store::{
-    NewCampaign, Store,
+    Store,
     contacts::ContactChange,
     messages::{ClaimWant, Claimant},
     suppressions::Scope,
@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::support::{bus, database::database};
+use crate::support::{bus, campaign::drafted, database::database};
 
 const RESOURCES: &str = r#"
 [[template]]
@@ -243,21 +243,7 @@ impl Stand {
 
     async fn campaign(&self) -> Uuid {
         let id = Uuid::from_u128(0xCA);
-        let new = NewCampaign {
-            id,
-            parent_id: None,
-            name: "c".into(),
-            audience: None,
-            expression: "age < 30".into(),
-            template: "sale".into(),
-            vars: Map::new(),
-            at: None,
-            zone: None,
-            recurring: None,
-            deadline: None,
-            budget_micros: None,
-            control_percent: 0,
-        };
+        let new = drafted(id, "c", "age < 30", "sale");
         let mut tx = self.store.begin().await.unwrap();
         tx.campaign_create(&new, "test", at(NOON)).await.unwrap();
         tx.campaign_launch(id, None, "age < 30", "test", at(NOON))

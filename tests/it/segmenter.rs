@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::{
     stage::{event, eventually, id_of, records},
-    support::{bus, database::database},
+    support::{bus, campaign::drafted, database::database},
 };
 
 const RESOURCES: &str = r#"
@@ -429,21 +429,12 @@ impl Stand {
 }
 
 fn campaign(expression: &str) -> NewCampaign {
-    NewCampaign {
-        id: Uuid::from_u128(u128::from(std::process::id()) << 64 | 77),
-        parent_id: None,
-        name: "Soldes".into(),
-        audience: None,
-        expression: expression.into(),
-        template: "t".into(),
-        vars: serde_json::Map::new(),
-        at: None,
-        zone: None,
-        recurring: None,
-        deadline: None,
-        budget_micros: None,
-        control_percent: 0,
-    }
+    drafted(
+        Uuid::from_u128(u128::from(std::process::id()) << 64 | 77),
+        "Soldes",
+        expression,
+        "t",
+    )
 }
 
 fn distinct(jobs: &[StoredRecord]) -> BTreeSet<String> {

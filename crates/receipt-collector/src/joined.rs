@@ -7,7 +7,7 @@ use domain::State;
 use events::Callback;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use store::parts::{PartState, Unmatched};
+use store::{parts::PartState, unmatched::Unmatched};
 use uuid::Uuid;
 
 pub(crate) const TRANSPORT: &str = "joined";

@@ -15,8 +15,9 @@ use stage::{Clock, Input, Live, Output, Step, StepError};
 use store::{
     StoreError, Tx,
     messages::{MessageRow, Settle},
-    parts::{PartRow, PartState, SETTLED_BY_REFERENCE, Unmatched},
+    parts::{PartRow, PartState},
     reply_parts::{ReplyKey, ReplyPart},
+    unmatched::{SETTLED_BY_REFERENCE, Unmatched},
 };
 use uuid::Uuid;
 

@@ -31,6 +31,7 @@ pub mod resources;
 pub mod suppressions;
 pub(crate) mod time;
 pub mod trigger_log;
+pub mod unmatched;
 
 pub use campaigns::{Campaign, CampaignError, NewCampaign};
 pub use deferred::Deferred;

@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod bus;
+pub mod campaign;
 pub mod database;
 pub mod fleet;
 pub mod kafka;
