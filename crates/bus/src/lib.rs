@@ -210,7 +210,12 @@ pub trait Consumer: Send {
     /// The next delivery. A partition that is paused gives none. It can be cancelled without losing anything.
     async fn next(&mut self, limits: ReadLimits) -> Result<Delivery, BusError>;
     /// Commits: everything below `next_offset` is done.
-    async fn commit(&mut self, partition: Partition, next_offset: i64) -> Result<(), BusError>;
+    async fn commit(&mut self, partition: Partition, next_offset: i64) -> Result<(), BusError> {
+        let mut results = self.commit_all(&[(partition, next_offset)]).await;
+        results.pop().unwrap_or(Ok(()))
+    }
+    /// The same for several partitions, at the price of one where the bus can do so; a result for each, in order.
+    async fn commit_all(&mut self, offsets: &[(Partition, i64)]) -> Vec<Result<(), BusError>>;
     /// Which ownership of the partition this is; rises at each hand-over. Always 0 on Kafka, which fences by itself.
     fn epoch(&self, partition: Partition) -> i64;
     /// Reads again from `offset` (after a failed batch).

@@ -372,14 +372,19 @@ pub(crate) async fn commit(core: &Core, topic: Topic, consumer: &mut dyn bus::Co
         return Ok(());
     }
     let positions: Vec<Position> = core.offsets.positions(topic);
-    for position in positions {
-        match consumer.commit(position.partition, position.next_offset).await {
-            Ok(()) => core.offsets.committed(&position),
+    if positions.is_empty() {
+        return Ok(());
+    }
+    let offsets: Vec<_> = positions.iter().map(|at| (at.partition, at.next_offset)).collect();
+    let mut failed = None;
+    for (position, result) in positions.iter().zip(consumer.commit_all(&offsets).await) {
+        match result {
+            Ok(()) => core.offsets.committed(position),
             Err(BusError::NotOwner { .. }) => core.offsets.remove(&[position.partition]),
-            Err(error) => return Err(error),
+            Err(error) => failed = Some(error),
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// How often that is done.

@@ -184,20 +184,65 @@ impl KafkaConsumer {
         self.release(&left).await
     }
 
-    async fn try_commit(&self, partition: Partition, next_offset: i64) -> Result<(), KafkaError> {
+    async fn try_commit(&self, offsets: &[(Partition, i64)]) -> Result<(), KafkaError> {
         let Some(client) = self.client.clone() else {
             return Err(KafkaError::Canceled);
         };
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(
-            &self.names.of(partition.topic),
-            partition.number.cast_signed(),
-            Offset::Offset(next_offset),
-        )?;
+        for (partition, next_offset) in offsets {
+            list.add_partition_offset(
+                &self.names.of(partition.topic),
+                partition.number.cast_signed(),
+                Offset::Offset(*next_offset),
+            )?;
+        }
         blocking(move || Ok(client.commit(&list, CommitMode::Sync)))
             .await
             .unwrap_or(Err(KafkaError::Canceled))
     }
+
+    /// Commits what is ours in one request, and waits out what passes within a moment.
+    async fn commit_held(&self, offsets: &[(Partition, i64)]) -> Result<(), Refused> {
+        let until = Instant::now() + COMMIT_WAIT;
+        loop {
+            let error = match self.try_commit(offsets).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let lost = self.client.as_ref().is_none_or(|client| client.assignment_lost());
+            match error.rdkafka_error_code() {
+                Some(
+                    RDKafkaErrorCode::UnknownMemberId
+                    | RDKafkaErrorCode::FencedInstanceId
+                    | RDKafkaErrorCode::FencedMemberEpoch
+                    | RDKafkaErrorCode::AssignmentLost,
+                ) => return Err(Refused::NotOwner),
+                // The group is moving on to its next generation and the coordinator is ahead of us by a moment. Nothing is
+                // taken from us meanwhile: that would need our answer first. So the partition stays ours, and an owner that
+                // were told otherwise would leave it unread until the next rebalance.
+                Some(
+                    RDKafkaErrorCode::IllegalGeneration
+                    | RDKafkaErrorCode::StaleMemberEpoch
+                    | RDKafkaErrorCode::RebalanceInProgress,
+                ) if lost => return Err(Refused::NotOwner),
+                Some(
+                    RDKafkaErrorCode::IllegalGeneration
+                    | RDKafkaErrorCode::StaleMemberEpoch
+                    | RDKafkaErrorCode::RebalanceInProgress
+                    | RDKafkaErrorCode::CoordinatorLoadInProgress
+                    | RDKafkaErrorCode::NotCoordinator
+                    | RDKafkaErrorCode::CoordinatorNotAvailable,
+                ) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(20)).await,
+                _ => return Err(Refused::Failed(error)),
+            }
+        }
+    }
+}
+
+/// Why a commit did not succeed, for all of its partitions.
+enum Refused {
+    NotOwner,
+    Failed(KafkaError),
 }
 
 #[async_trait]
@@ -231,47 +276,27 @@ impl Consumer for KafkaConsumer {
         }
     }
 
-    async fn commit(&mut self, partition: Partition, next_offset: i64) -> Result<(), BusError> {
-        let not_owner = BusError::NotOwner {
+    async fn commit_all(&mut self, offsets: &[(Partition, i64)]) -> Vec<Result<(), BusError>> {
+        let not_owner = |partition: &Partition| BusError::NotOwner {
             topic: partition.topic,
             number: partition.number,
         };
-        if !self.held.contains_key(&partition) {
-            return Err(not_owner);
-        }
-        let until = Instant::now() + COMMIT_WAIT;
-        loop {
-            let error = match self.try_commit(partition, next_offset).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            let lost = self.client()?.assignment_lost();
-            match error.rdkafka_error_code() {
-                Some(
-                    RDKafkaErrorCode::UnknownMemberId
-                    | RDKafkaErrorCode::FencedInstanceId
-                    | RDKafkaErrorCode::FencedMemberEpoch
-                    | RDKafkaErrorCode::AssignmentLost,
-                ) => return Err(not_owner),
-                // The group is moving on to its next generation and the coordinator is ahead of us by a moment. Nothing is
-                // taken from us meanwhile: that would need our answer first. So the partition stays ours, and an owner that
-                // were told otherwise would leave it unread until the next rebalance.
-                Some(
-                    RDKafkaErrorCode::IllegalGeneration
-                    | RDKafkaErrorCode::StaleMemberEpoch
-                    | RDKafkaErrorCode::RebalanceInProgress,
-                ) if lost => return Err(not_owner),
-                Some(
-                    RDKafkaErrorCode::IllegalGeneration
-                    | RDKafkaErrorCode::StaleMemberEpoch
-                    | RDKafkaErrorCode::RebalanceInProgress
-                    | RDKafkaErrorCode::CoordinatorLoadInProgress
-                    | RDKafkaErrorCode::NotCoordinator
-                    | RDKafkaErrorCode::CoordinatorNotAvailable,
-                ) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(20)).await,
-                _ => return Err(BusError::Kafka(error)),
-            }
-        }
+        let held: Vec<(Partition, i64)> = (offsets.iter().copied())
+            .filter(|(partition, _)| self.held.contains_key(partition))
+            .collect();
+        let answer = match held.is_empty() {
+            true => Ok(()),
+            false => self.commit_held(&held).await,
+        };
+        offsets
+            .iter()
+            .map(|(partition, _)| match &answer {
+                _ if !self.held.contains_key(partition) => Err(not_owner(partition)),
+                Ok(()) => Ok(()),
+                Err(Refused::NotOwner) => Err(not_owner(partition)),
+                Err(Refused::Failed(error)) => Err(BusError::Kafka(error.clone())),
+            })
+            .collect()
     }
 
     /// Kafka's coordinator fences by itself.

@@ -171,9 +171,13 @@ impl Consumer for PostgresConsumer {
         }
     }
 
-    async fn commit(&mut self, partition: Partition, next_offset: i64) -> Result<(), BusError> {
-        self.on_session(move |session| session.commit(partition, next_offset).boxed())
-            .await
+    async fn commit_all(&mut self, offsets: &[(Partition, i64)]) -> Vec<Result<(), BusError>> {
+        let mut results = Vec::with_capacity(offsets.len());
+        for &(partition, next_offset) in offsets {
+            let committed = self.on_session(move |session| session.commit(partition, next_offset).boxed());
+            results.push(committed.await);
+        }
+        results
     }
 
     fn epoch(&self, partition: Partition) -> i64 {

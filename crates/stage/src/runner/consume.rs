@@ -25,6 +25,9 @@ use crate::{Step, crash};
 const WAIT: Duration = Duration::from_millis(500);
 /// A read that is under way is given this long before it is broken off for a commit or to give a partition back.
 const GRACE: Duration = Duration::from_millis(25);
+/// How often offsets are committed where that is no part of the transaction. What a crash repeats changes nothing, and each
+/// commit is a request that the reading waits for.
+const COMMIT_EVERY: Duration = Duration::from_millis(100);
 const CLOSE: Duration = Duration::from_secs(5);
 
 pub(super) struct Consumption<S> {
@@ -36,6 +39,8 @@ pub(super) struct Consumption<S> {
     asked: Vec<(Partition, Instant)>,
     /// No commit and no re-read before: the last one failed.
     chores_from: Instant,
+    /// The next commit's turn, unless a partition is asked back.
+    commit_from: Instant,
     chores: Backoff,
     owned: watch::Sender<Vec<Partition>>,
 }
@@ -56,6 +61,7 @@ impl<S: Step> Consumption<S> {
             size: BatchSize::new(config.batch_records),
             asked: Vec::new(),
             chores_from: Instant::now(),
+            commit_from: Instant::now(),
             chores: Backoff::new(config.retry_min, config.retry_max),
             owned,
         }
@@ -121,7 +127,8 @@ impl<S: Step> Consumption<S> {
         };
         let next = consumer.next(limits);
         tokio::pin!(next);
-        let mut until: Option<Instant> = None;
+        // What is to be done already has been tried just now.
+        let mut until = self.commits_due();
         loop {
             tokio::select! {
                 biased;
@@ -130,9 +137,8 @@ impl<S: Step> Consumption<S> {
                     self.finish(done);
                     self.start();
                     // A read that is broken off while it works is work for nothing; one that only waits is not.
-                    if until.is_none() && self.has_chores() {
-                        until = Some(Instant::now().max(self.chores_from) + GRACE);
-                    }
+                    let due = self.chores_due();
+                    until = until.into_iter().chain(due).min();
                 }
                 () = sleep_until(until.unwrap_or_else(Instant::now).into()), if until.is_some() => return Event::Chores,
                 () = shutdown.cancelled() => return Event::Stop,
@@ -191,17 +197,29 @@ impl<S: Step> Consumption<S> {
         });
     }
 
-    fn has_chores(&self) -> bool {
-        let due = Instant::now() >= self.chores_from;
-        (due && !(self.board.commits().is_empty() && self.board.rereads().is_empty()))
-            || !self.asked.is_empty()
-            || self.board.wants_reading()
+    /// Until when a read may go on while something waits to be done.
+    fn chores_due(&self) -> Option<Instant> {
+        let soon = Instant::now() + GRACE;
+        let reread = (!self.board.rereads().is_empty()).then(|| soon.max(self.chores_from));
+        let other = (!self.asked.is_empty() || self.board.wants_reading()).then_some(soon);
+        [self.commits_due(), reread, other].into_iter().flatten().min()
+    }
+
+    fn commits_due(&self) -> Option<Instant> {
+        let due = match self.asked.is_empty() {
+            true => self.chores_from.max(self.commit_from),
+            false => self.chores_from,
+        };
+        (!self.board.commits().is_empty()).then(|| due.max(Instant::now() + GRACE))
     }
 
     /// What needs the consumer: commits, partitions to give back, pauses.
     async fn do_chores(&mut self, consumer: &mut dyn Consumer) {
-        if Instant::now() >= self.chores_from {
-            self.commit(consumer).await;
+        let now = Instant::now();
+        if now >= self.chores_from {
+            if now >= self.commit_from || !self.asked.is_empty() {
+                self.commit(consumer).await;
+            }
             self.reread(consumer).await;
         }
         self.release(consumer).await;
@@ -223,23 +241,26 @@ impl<S: Step> Consumption<S> {
     }
 
     async fn commit(&mut self, consumer: &mut dyn Consumer) {
-        for (partition, next_offset) in self.board.commits() {
-            let committed = match crash::point("stage-before-offset") {
-                Ok(()) => consumer.commit(partition, next_offset).await,
-                Err(_) => return,
-            };
-            let committed = match (committed, crash::point("stage-after-offset")) {
-                (committed, Ok(())) => committed,
-                (_, Err(_)) => return,
-            };
-            match committed {
-                Ok(()) => {
-                    self.board.committed(partition);
-                    self.chores = Backoff::new(self.shared.config.retry_min, self.shared.config.retry_max);
-                }
+        let offsets = self.board.commits();
+        if offsets.is_empty() || crash::point("stage-before-offset").is_err() {
+            return;
+        }
+        let results = consumer.commit_all(&offsets).await;
+        self.commit_from = Instant::now() + COMMIT_EVERY;
+        if crash::point("stage-after-offset").is_err() {
+            return;
+        }
+        let mut failed = None;
+        for ((partition, _), result) in offsets.into_iter().zip(results) {
+            match result {
+                Ok(()) => self.board.committed(partition),
                 Err(BusError::NotOwner { .. }) => self.board.drop_partition(partition),
-                Err(error) => return self.failed(&error),
+                Err(error) => failed = Some(error),
             }
+        }
+        match failed {
+            None => self.chores = Backoff::new(self.shared.config.retry_min, self.shared.config.retry_max),
+            Some(error) => self.failed(&error),
         }
     }
 
