@@ -14,6 +14,10 @@ use std::{collections::BTreeMap, io::Write, process::ExitCode};
 
 use clap::Parser;
 
+/// Records are many small pieces of memory that live for a batch.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let environment: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
