@@ -50,7 +50,7 @@ options=${KAFKA_JAVA_OPTIONS:--Xms256m -Xmx768m -XX:+UseSerialGC -XX:TieredStopA
 # shellcheck disable=SC2206 # several options in one variable
 java=(java $options "-Dlog4j2.configurationFile=$here/log4j2.xml" -cp "$libs/*")
 if [ ! -e "$directory/data/meta.properties" ]; then
-  "${java[@]}" kafka.tools.StorageTool format --standalone -t "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c1-22)" -c "$settings" >"$directory/format.log" 2>&1 || {
+  "${java[@]}" kafka.tools.StorageTool format --standalone "--cluster-id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c1-22)" -c "$settings" >"$directory/format.log" 2>&1 || {
     cat "$directory/format.log" >&2
     exit 70
   }
