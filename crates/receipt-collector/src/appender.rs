@@ -22,6 +22,12 @@ const BATCH: usize = 500;
 const QUEUE: usize = 2_000;
 /// After this the gateway is told to bring it again: it will give up on us about then anyway.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// More callbacks than this waiting for their append: the machine has its hands full.
+const FLOOD: usize = 100;
+/// How long the understanding of what is kept may be put off for what is to be kept.
+const PUT_OFF: Duration = Duration::from_millis(500);
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(10);
 
 type Waiting = (NewRecord, oneshot::Sender<Result<(), Undelivered>>);
 
@@ -54,6 +60,31 @@ impl Appender {
             live,
             phone_key,
         }
+    }
+
+    /// For who should make way.
+    pub(crate) fn edge(&self) -> Edge {
+        Edge(self.queue.downgrade())
+    }
+}
+
+/// Gateways wait for their answer and give up; what is kept can be understood a little later. So in a flood the edge goes
+/// first, and the step, half a second a batch, after it.
+#[derive(Clone, Debug)]
+pub(crate) struct Edge(mpsc::WeakSender<Waiting>);
+
+impl Edge {
+    /// Waits until the flood is over, or it has been waited for long enough.
+    pub(crate) async fn calm(&self) {
+        let until = tokio::time::Instant::now() + PUT_OFF;
+        while self.is_flooded() && tokio::time::Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn is_flooded(&self) -> bool {
+        let queue = self.0.upgrade();
+        queue.is_some_and(|queue| queue.max_capacity() - queue.capacity() > FLOOD)
     }
 }
 

@@ -96,7 +96,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     // When one half fails the other ends too, and the process says so.
     let stop = shutdown.child_token();
     let appender = Appender::start(log.clone(), live.clone(), phone_key.clone());
-    let step = step::Callbacks::new(live.clone(), clock.clone(), phone_key.clone());
+    let step = step::Callbacks::new(live.clone(), clock.clone(), phone_key.clone(), appender.edge());
     let stage = Runner::new(step, log.clone(), store.clone(), clock.clone(), runner);
     let receivers = receivers::keep(
         live.clone(),
