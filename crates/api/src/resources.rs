@@ -55,6 +55,8 @@ impl Api {
         let mut tx = self.store.begin().await?;
         tx.resources_lock().await?;
         let mut merged = snapshot(tx.resources_all().await?);
+        let audience = parsed.iter().find(|one| one.resource.kind() == Kind::Audience);
+        let broken_before = audience.map(|_| broken(&merged)).unwrap_or_default();
         for one in &parsed {
             merged.insert(one.resource.clone(), 0);
         }
@@ -63,6 +65,16 @@ impl Api {
             for (key, message) in problems(&one.resource, &merged) {
                 errors.push(one.error(key, message));
             }
+        }
+        // What an audience is now may be too much for one that is there already and leads to it.
+        if let Some(audience) = audience.filter(|_| errors.is_empty()) {
+            let broken = broken(&merged);
+            errors.extend(broken.difference(&broken_before).map(|(kind, user)| {
+                audience.error(
+                    "where",
+                    format!("{kind} `{user}` leads to what is applied here and could not be kept with it: its audiences would be nested too deeply, in a circle or too large"),
+                )
+            }));
         }
         if !errors.is_empty() {
             return Err(refused(errors));

@@ -1,6 +1,6 @@
 //! What becomes of one job: a pure function of the job, the contact, the rules and the time.
 
-use domain::{Cause, Class, Contact, Reason, State, phone, template::Link};
+use domain::{Cause, Class, Contact, Reason, State, contact::MARKETING, phone, template::Link};
 use events::{Job, Outbound};
 use jiff::Timestamp;
 use resources::{
@@ -64,6 +64,13 @@ pub fn judge(case: &Case<'_>, snapshot: &Snapshot, composer: &Composer) -> Judge
     if let Some(reason) = job.suppress {
         return suppress(reason);
     }
+    // Decided, and put off since; what was not put off follows from the event at once, whatever became of its trigger.
+    if let Cause::Trigger { trigger, .. } = &job.cause
+        && job.deferrals > 0
+        && snapshot.triggers.get(trigger).is_none_or(|trigger| !trigger.active)
+    {
+        return Judgement::End(State::Cancelled, Reason::TriggerOff);
+    }
     if let Some(campaign) = campaign(&job.cause) {
         if snapshot.is_cancelled(campaign) {
             return Judgement::End(State::Cancelled, Reason::CampaignCancelled);
@@ -87,11 +94,13 @@ pub fn judge(case: &Case<'_>, snapshot: &Snapshot, composer: &Composer) -> Judge
     let valid_until = template
         .validity
         .and_then(|period| job.planned_at.checked_add(period.duration()).ok());
+    let purpose = template.purpose().unwrap_or(MARKETING);
     let subject = Subject {
         class: template.class,
         phone,
         zone: contact.time_zone.as_deref(),
-        consent: contact.marketing_consent,
+        purpose,
+        consent: contact.consent_to(purpose),
         premium: kind == phone::Kind::Premium,
         stopped: case.stopped,
         deadline: job.deadline,
@@ -146,6 +155,7 @@ pub fn judge(case: &Case<'_>, snapshot: &Snapshot, composer: &Composer) -> Judge
         deadline,
         cost_micros: composed.cost_micros,
         attempt: 0,
+        purpose: template.purpose.clone(),
     };
     Judgement::Send(Box::new(outbound), composed.links)
 }

@@ -139,6 +139,14 @@ impl Composer {
         self.templates.get(name).map(|prepared| prepared.template.as_ref())
     }
 
+    /// The most parts that a text of this template may take.
+    pub fn max_parts(&self, template: &str) -> u16 {
+        self.template(template)
+            .and_then(|template| template.max_parts)
+            .or(self.policy.max_parts)
+            .unwrap_or(DEFAULT_MAX_PARTS)
+    }
+
     pub fn compose(&self, input: &Compose<'_>) -> Result<Composed, Refusal> {
         let Some(prepared) = self.templates.get(input.template) else {
             return Err(Refusal {
@@ -191,10 +199,7 @@ impl Composer {
             text = sms::smart(&text);
         }
         let measured = sms::measure(&text);
-        let most = template
-            .max_parts
-            .or(self.policy.max_parts)
-            .unwrap_or(DEFAULT_MAX_PARTS);
+        let most = self.max_parts(input.template);
         if measured.parts > most {
             return Err(failed(format!(
                 "the text takes {} parts, the limit is {most}",

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use domain::audience::Expression;
+use domain::audience::{Expression, ReachError};
 use resources::{Kind, Resource, Snapshot, composer::Composer};
 use store::audience::Named;
 
@@ -25,27 +25,15 @@ pub(crate) fn parse_condition(text: &str, snapshot: &Snapshot) -> Result<Express
     Ok(expression)
 }
 
-/// That every audience named by an expression is there, and that none leads back to itself; `of` is the audience that
-/// the expression is the definition of.
+/// That every audience named by an expression is there, that none leads back to itself, and that it is neither too deep nor
+/// too large with them; `of` is the audience that the expression is the definition of.
 fn check_audiences(expression: &Expression, snapshot: &Snapshot, of: Option<&str>) -> Result<(), String> {
-    fn walk(expression: &Expression, snapshot: &Snapshot, path: &mut Vec<String>) -> Result<(), String> {
-        for name in expression.audiences() {
-            if path.contains(&name) {
-                return Err(format!("audience `{name}` leads back to itself: expected no circle"));
-            }
-            let Some(audience) = snapshot.audiences.get(&name) else {
-                return Err(format!("there is no audience `{name}`"));
-            };
-            // What does not parse is told at its own place.
-            if let Ok(inner) = domain::audience::parse(&audience.condition) {
-                path.push(name);
-                walk(&inner, snapshot, path)?;
-                path.pop();
-            }
-        }
-        Ok(())
-    }
-    walk(expression, snapshot, &mut of.map(str::to_owned).into_iter().collect())
+    let find = |name: &str| match snapshot.audiences.get(name) {
+        // What does not parse is told at its own place.
+        Some(audience) => Ok(domain::audience::parse(&audience.condition).ok().map(Arc::new)),
+        None => Err(ReachError::Unknown(name.to_owned())),
+    };
+    expression.check_reach(of, &find).map_err(|error| error.to_string())
 }
 
 /// What is wrong with a resource beside all others: the key and what was expected.
@@ -157,6 +145,34 @@ mod tests {
                     .map(|(key, message)| one.error(key, message).to_string())
             })
             .collect()
+    }
+
+    #[test]
+    fn audiences_that_are_too_deep_or_too_large_are_refused() {
+        let audience =
+            |name: &str, condition: &str| format!("[[audience]]\nname = \"{name}\"\nwhere = '{condition}'\n");
+        let mut deep = audience("a0", "age < 30");
+        for level in 1..=17 {
+            deep.push_str(&audience(
+                &format!("a{level}"),
+                &format!("not in audience a{}", level - 1),
+            ));
+        }
+        let errors = check(&deep);
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        assert!(
+            errors[0].contains("a17") && errors[0].contains("nested too deeply"),
+            "{errors:#?}"
+        );
+
+        let mut large = audience("a0", "age < 30");
+        for level in 1..=3 {
+            let many = vec![format!("in audience a{}", level - 1); 40].join(" or ");
+            large.push_str(&audience(&format!("a{level}"), &many));
+        }
+        let errors = check(&large);
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        assert!(errors[0].contains("64000 conditions"), "{errors:#?}");
     }
 
     #[test]

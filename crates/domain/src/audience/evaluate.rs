@@ -1,6 +1,6 @@
 //! Whether a contact matches, in memory. The rules stand in the module's doc; the SQL of the store follows the same.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, cell::RefCell, collections::HashMap, sync::Arc};
 
 use jiff::{Timestamp, ToSpan as _, civil::Date, tz::TimeZone};
 use serde_json::{Map, Value};
@@ -46,7 +46,7 @@ impl<'a> FromIterator<Occurrence<'a>> for Past<'a> {
 /// How named audiences are looked up.
 pub type Audiences<'a> = &'a dyn Fn(&str) -> Option<Arc<Expression>>;
 
-/// Audiences within audiences beyond this hold for nobody; `apply` refuses circles before.
+/// Audiences within audiences beyond this hold for nobody; `apply` refuses them, and circles, before.
 pub const MAX_NESTED_AUDIENCES: usize = 16;
 
 /// A JSON scalar or a field.
@@ -125,6 +125,8 @@ pub(super) struct Context<'a> {
     pub event: Option<&'a Map<String, Value>>,
     pub audiences: Audiences<'a>,
     pub now: Timestamp,
+    /// What is known of named audiences, by how deeply they are nested: each is asked once, however often it is named.
+    members: RefCell<HashMap<String, [Option<bool>; MAX_NESTED_AUDIENCES]>>,
 }
 
 /// The date at `now`, in UTC.
@@ -154,6 +156,25 @@ pub fn bounds(window: &Window, now: Timestamp) -> (Option<Timestamp>, Option<Tim
     (from, window.before.and_then(midnight))
 }
 
+impl<'a> Context<'a> {
+    pub(super) fn new(
+        contact: &'a Contact,
+        past: &'a Past<'a>,
+        event: Option<&'a Map<String, Value>>,
+        audiences: Audiences<'a>,
+        now: Timestamp,
+    ) -> Context<'a> {
+        Context {
+            contact,
+            past,
+            event,
+            audiences,
+            now,
+            members: RefCell::default(),
+        }
+    }
+}
+
 impl Context<'_> {
     pub(super) fn node(&self, node: &Node, nested: usize) -> bool {
         match node {
@@ -163,11 +184,18 @@ impl Context<'_> {
             Node::Is(subject, test) => self.is(subject, test),
             Node::Did(did) => self.did(did),
             Node::Received(campaign) => self.past.received.contains(campaign),
-            Node::Member(name) => {
-                nested < MAX_NESTED_AUDIENCES
-                    && (self.audiences)(name).is_some_and(|audience| self.node(audience.root(), nested + 1))
-            }
+            Node::Member(name) => nested < MAX_NESTED_AUDIENCES && self.member(name, nested),
         }
+    }
+
+    fn member(&self, name: &str, nested: usize) -> bool {
+        let known = self.members.borrow().get(name).and_then(|known| known[nested]);
+        if let Some(holds) = known {
+            return holds;
+        }
+        let holds = (self.audiences)(name).is_some_and(|audience| self.node(audience.root(), nested + 1));
+        self.members.borrow_mut().entry(name.to_owned()).or_default()[nested] = Some(holds);
+        holds
     }
 
     fn is(&self, subject: &Subject, test: &Test) -> bool {

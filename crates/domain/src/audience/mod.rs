@@ -41,6 +41,7 @@
 //! 6. `received campaign` holds for whom a gateway took a message of a campaign of that name or id (of all such campaigns,
 //!    and of the occurrences of a recurring one), and it was not found undeliverable later.
 //! 7. An audience that is not there holds for nobody, nor does one nested deeper than [`MAX_NESTED_AUDIENCES`].
+//!    [`Expression::check_reach`] refuses both, and what is too large with its audiences written out, before it is kept.
 //!
 //! There is one tree and two evaluators: [`Expression::matches`] here, for triggers, and SQL in the store, for campaigns.
 //! A property test on a real PostgreSQL holds them equal.
@@ -51,6 +52,7 @@ mod lexer;
 pub mod number;
 mod parser;
 mod printer;
+mod reach;
 pub mod tree;
 
 #[cfg(test)]
@@ -65,6 +67,7 @@ pub use evaluate::{Audiences, MAX_NESTED_AUDIENCES, Occurrence, Past, born_by, b
 pub use explain::Explained;
 pub(crate) use lexer::read_date;
 pub use parser::{MAX_CHARACTERS, MAX_CONDITIONS, MAX_DEPTH, MAX_LIST};
+pub use reach::{Find, MAX_EXPANDED, ReachError};
 
 use self::{
     evaluate::Context,
@@ -111,14 +114,7 @@ impl Expression {
         audiences: Audiences<'_>,
         now: Timestamp,
     ) -> bool {
-        let context = Context {
-            contact,
-            past,
-            event,
-            audiences,
-            now,
-        };
-        context.node(&self.0, 0)
+        Context::new(contact, past, event, audiences, now).node(&self.0, 0)
     }
 
     /// The event types that it asks after, without those of named audiences.
@@ -255,13 +251,7 @@ impl Unless {
     /// be of the same type; `event` is that event's data.
     pub fn happened(&self, past: &Past<'_>, event: &Map<String, Value>, since: Timestamp, until: Timestamp) -> bool {
         let nobody = Contact::default();
-        let context = Context {
-            contact: &nobody,
-            past,
-            event: Some(event),
-            audiences: &|_| None,
-            now: until,
-        };
+        let context = Context::new(&nobody, past, Some(event), &|_| None, until);
         let (since, until) = (since.as_microsecond(), until.as_microsecond());
         past.occurrences.iter().any(|occurrence| {
             occurrence.kind == self.kind

@@ -144,7 +144,7 @@ fn jobs(chunk: &Chunk, sample: f64) -> Vec<NewRecord> {
 
 /// What `{{ campaign.… }}` stands for: the campaign's own values, and its name where they do not say it. The deadline is
 /// the job's.
-fn values(mut vars: Map<String, Value>, name: &str) -> Map<String, Value> {
+pub(super) fn values(mut vars: Map<String, Value>, name: &str) -> Map<String, Value> {
     if !vars.contains_key("name") {
         vars.insert("name".into(), name.into());
     }

@@ -30,7 +30,7 @@ use store::{
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::{Trouble, Work};
+use super::{Trouble, Work, emit::values};
 
 /// Contacts in a chunk.
 const CHUNK: usize = 2_500;
@@ -176,6 +176,7 @@ async fn walk(work: Work, mut campaign: Campaign) -> Result<Ended, PlanError> {
     // The launch is the "now" of its windows, however often the walk begins again.
     let now = campaign.launched_at.unwrap_or_else(|| work.clock.now());
     let prices = Prices::new(&work, &campaign, &expression, &named, now).await?;
+    let purpose = prices.purpose.as_deref().unwrap_or(MARKETING);
     // The walk sorts the whole audience before its first row: the beginning is asked for alone, and comes at once.
     if campaign.chunks == 0 {
         let first = work
@@ -185,7 +186,7 @@ async fn walk(work: Work, mut campaign: Campaign) -> Result<Ended, PlanError> {
         let first: Page = first
             .into_iter()
             .map(|contact| Met {
-                consents: contact.marketing_consent.is_given(),
+                consents: contact.consent_to(purpose).is_given(),
                 phone: contact.phone.map(|phone| phone.e164().to_owned()),
                 id: contact.id,
             })
@@ -199,7 +200,7 @@ async fn walk(work: Work, mut campaign: Campaign) -> Result<Ended, PlanError> {
     }
     let mut pages = work
         .store
-        .audience_walk(&expression, &named, &campaign.after_contact, CHUNK, now)
+        .audience_walk(&expression, &named, &campaign.after_contact, purpose, CHUNK, now)
         .await?;
     loop {
         let page = pages.next_page().await?;
@@ -270,7 +271,7 @@ async fn plan(work: Work, mut campaign: Campaign, page: Page, prices: Prices) ->
     for (place, met) in page.into_iter().enumerate() {
         let Met { id, phone, consents } = met;
         let control = is_control(&campaign, &id);
-        let refuses = phone.is_some() && prices.marketing && !consents;
+        let refuses = phone.is_some() && prices.purpose.is_some() && !consents;
         let mut suppress = match (control, refuses) {
             (true, _) => Some(Reason::ControlGroup),
             // Decided here for good: should the consent come in a moment, two could write to one phone.
@@ -341,13 +342,13 @@ fn is_control(campaign: &Campaign, contact_id: &str) -> bool {
 }
 
 /// What is known of a campaign's messages before they are made. What one is estimated to cost, for a campaign with a
-/// budget: the parts of the longest text of a sample.
+/// budget: the parts of the longest text of a sample, or the most that its template allows.
 #[derive(Clone, Debug)]
 struct Prices {
     policy: Arc<Policy>,
     parts: i64,
-    /// The template is marketing: only who consents to it is written to.
-    marketing: bool,
+    /// What the template is for, where it is marketing: only who consents to it is written to.
+    purpose: Option<String>,
 }
 
 impl Prices {
@@ -363,16 +364,18 @@ impl Prices {
             policy: snapshot.policy.clone(),
             parts: 1,
             // A template that is not there (any more) is the renderer's to refuse.
-            marketing: snapshot
+            purpose: snapshot
                 .templates
                 .get(&campaign.template)
-                .is_some_and(|template| template.class == Class::Marketing),
+                .and_then(|template| template.purpose().map(str::to_owned)),
         };
         if campaign.budget_micros.is_none() {
             return Ok(prices);
         }
         let composer = Composer::new(&snapshot);
         let empty = Map::new();
+        // The same values that the messages will have: without one of them no text would come out at all.
+        let vars = values(campaign.vars.clone(), &campaign.name);
         let sample = work.store.audience_page(expression, named, "", SAMPLE, now).await?;
         let composed = sample.iter().filter_map(|contact| {
             let compose = Compose {
@@ -380,14 +383,16 @@ impl Prices {
                 contact,
                 message_id: campaign.id,
                 event: &empty,
-                campaign: &campaign.vars,
+                campaign: &vars,
                 custom: &empty,
                 default_zone: None,
                 deadline: campaign.deadline,
             };
             composer.compose(&compose).ok()
         });
-        prices.parts = composed.map(|text| i64::from(text.parts)).max().unwrap_or(1);
+        // Where nothing comes out for anybody who was looked at, the most that a text may take: a budget is never overspent.
+        let most = composed.map(|text| text.parts).max();
+        prices.parts = i64::from(most.unwrap_or_else(|| composer.max_parts(&campaign.template)));
         Ok(prices)
     }
 

@@ -28,6 +28,8 @@ use crate::{
 
 /// Audiences that name each other can multiply; PostgreSQL takes 65,535 parameters.
 const MAX_PARAMETERS: usize = 20_000;
+/// Of a statement's text, in bytes: what is accepted takes a tenth of it.
+const MAX_TEXT: usize = 4 * 1024 * 1024;
 
 /// A statement that is being written.
 pub(super) struct Sql<'a> {
@@ -131,7 +133,8 @@ impl<'a> Sql<'a> {
                 let audience = self.audiences.get(name).map(Arc::clone);
                 match audience {
                     Some(audience) if nested < MAX_NESTED_AUDIENCES && self.failed.is_none() => {
-                        if self.count > MAX_PARAMETERS {
+                        let joins: usize = self.joins.iter().map(String::len).sum();
+                        if self.count > MAX_PARAMETERS || self.text.len() + joins > MAX_TEXT {
                             self.failed = Some(StoreError::Corrupt(
                                 "an audience leads to too many others: too many conditions in all".into(),
                             ));

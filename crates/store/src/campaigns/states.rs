@@ -11,6 +11,9 @@ use crate::{
     time::{At, at},
 };
 
+/// What the log of an occurrence says of a step that was its recurring campaign's.
+const WITH_PARENT: &str = "with its recurring campaign";
+
 impl Tx {
     /// Launches a draft: at once, or at its time where it has one that is still to come, or on its schedule.
     /// `expression` is what the audience stands for now.
@@ -68,15 +71,22 @@ impl Tx {
         self.campaign_locked(id).await
     }
 
+    /// Pauses it, and what runs of it where it recurs.
     pub async fn campaign_pause(&mut self, id: Uuid, by: &str, now: Timestamp) -> Result<Campaign, CampaignError> {
         let campaign = self.campaign_locked(id).await?;
         self.step(&campaign, CampaignState::Paused, "paused")?;
         self.campaign_move(id, CampaignState::Paused, now).await?;
         self.campaign_note(id, by, "paused", None, now).await?;
+        for occurrence in self.campaign_occurrences(id, &[CampaignState::Running]).await? {
+            self.campaign_move(occurrence, CampaignState::Paused, now).await?;
+            self.campaign_note(occurrence, by, "paused", Some(WITH_PARENT), now)
+                .await?;
+        }
         self.campaign_locked(id).await
     }
 
-    /// Goes on where it was: what is parked is due at once, the expansion continues after its last chunk.
+    /// Goes on where it was: what is parked is due at once, the expansion continues after its last chunk. Of a recurring
+    /// campaign the occurrences that were paused with it go on, too; one that somebody paused by itself stays paused.
     pub async fn campaign_resume(&mut self, id: Uuid, by: &str, now: Timestamp) -> Result<Campaign, CampaignError> {
         let campaign = self.campaign_locked(id).await?;
         if campaign.state != CampaignState::Paused {
@@ -89,21 +99,74 @@ impl Tx {
         self.campaign_move(id, next, now).await?;
         self.deferred_unpark(&park_key(id)).await?;
         self.campaign_note(id, by, "resumed", None, now).await?;
+        for occurrence in self.campaign_occurrences(id, &[CampaignState::Paused]).await? {
+            if !self.campaign_paused_with_parent(occurrence).await? {
+                continue;
+            }
+            self.campaign_move(occurrence, CampaignState::Running, now).await?;
+            self.deferred_unpark(&park_key(occurrence)).await?;
+            self.campaign_note(occurrence, by, "resumed", Some(WITH_PARENT), now)
+                .await?;
+        }
         self.campaign_locked(id).await
     }
 
-    /// Nothing more of it is sent. What already left stays as it is; what waits becomes `cancelled` on its way.
+    /// Nothing more of it is sent, nor of its occurrences. What already left stays as it is; what waits becomes `cancelled`
+    /// on its way.
     pub async fn campaign_cancel(&mut self, id: Uuid, by: &str, now: Timestamp) -> Result<Campaign, CampaignError> {
         let campaign = self.campaign_locked(id).await?;
         self.step(&campaign, CampaignState::Cancelled, "cancelled")?;
+        self.campaign_end(id, by, None, now).await?;
+        let open = [
+            CampaignState::Draft,
+            CampaignState::Scheduled,
+            CampaignState::Running,
+            CampaignState::Paused,
+        ];
+        for occurrence in self.campaign_occurrences(id, &open).await? {
+            self.campaign_end(occurrence, by, Some(WITH_PARENT), now).await?;
+        }
+        self.campaign_locked(id).await
+    }
+
+    async fn campaign_end(
+        &mut self,
+        id: Uuid,
+        by: &str,
+        detail: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         sqlx::query("update campaigns set state = 'cancelled', finished_at = $2, updated_at = $2 where id = $1")
             .bind(id)
             .bind(At(now))
             .execute(&mut *self.inner)
             .await?;
         self.deferred_release_campaign(id).await?;
-        self.campaign_note(id, by, "cancelled", None, now).await?;
-        self.campaign_locked(id).await
+        self.campaign_note(id, by, "cancelled", detail, now).await
+    }
+
+    /// A recurring campaign's occurrences in these states, their rows locked. In id order, as whoever parks messages locks
+    /// them; the parent's own row was locked before, so that no occurrence is made meanwhile.
+    async fn campaign_occurrences(&mut self, parent: Uuid, states: &[CampaignState]) -> Result<Vec<Uuid>, StoreError> {
+        let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
+        Ok(sqlx::query_scalar(
+            "select id from campaigns where parent_id = $1 and state = any($2) order by id for update",
+        )
+        .bind(parent)
+        .bind(states)
+        .fetch_all(&mut *self.inner)
+        .await?)
+    }
+
+    /// Whether the last pause of an occurrence was its parent's.
+    async fn campaign_paused_with_parent(&mut self, id: Uuid) -> Result<bool, StoreError> {
+        let detail: Option<Option<String>> = sqlx::query_scalar(
+            "select detail from campaign_log where campaign_id = $1 and action = 'paused' order by id desc limit 1",
+        )
+        .bind(id)
+        .fetch_optional(&mut *self.inner)
+        .await?;
+        Ok(detail.flatten().as_deref() == Some(WITH_PARENT))
     }
 
     /// Everything planned is settled (or a schedule has ended).
