@@ -30,7 +30,7 @@ pub(crate) enum Client {
     Http { profile: Profile, callback: Option<String> },
 }
 
-/// One part, as a client submitted it.
+/// What a client submitted at once: one part, or over HTTP a text that the gateway splits.
 pub(crate) struct Arrival {
     pub(crate) client: Client,
     pub(crate) reference: Option<Uuid>,
@@ -41,6 +41,10 @@ pub(crate) struct Arrival {
     pub(crate) concat: u16,
     pub(crate) part: u8,
     pub(crate) total: u8,
+    /// How many SMS it is.
+    pub(crate) counts: u32,
+    /// How long it is worth delivering, as SMPP's `validity_period` says it.
+    pub(crate) validity: Option<String>,
     pub(crate) wants_receipt: bool,
 }
 
@@ -57,6 +61,10 @@ pub(crate) enum Verdict {
     Silent,
     /// Taken and not answered, and the connection ends.
     Cut,
+    /// Taken, and the connection ends in the middle of the answer.
+    Half {
+        id: String,
+    },
     /// Taken, and answered with bytes that mean nothing.
     Garbage,
     Throttled,
@@ -259,8 +267,10 @@ impl State {
         let id = self.next_id;
         self.next_id += 1;
         self.submissions += 1;
-        self.stats.accepted += 1;
-        self.rates.count(ms);
+        self.stats.accepted += u64::from(arrival.counts);
+        for _ in 0..arrival.counts {
+            self.rates.count(ms);
+        }
         self.remember(reference, arrival.part);
         // The phone is reached or not: all parts of a message share that.
         let fate = Fate::decide(Dice::new(script.seed, reference, 0), &script);
@@ -268,20 +278,16 @@ impl State {
         let outcome = if lost { "none" } else { fate.as_str() };
         let early = dice.happens("early", script.early_percent);
         if arrival.wants_receipt {
-            if lost {
-                self.stats.receipts_lost += 1;
-            } else {
-                let receipt = Receipt {
-                    client: arrival.client,
-                    id,
-                    reference: arrival.reference,
-                    from: arrival.from.clone(),
-                    to: arrival.to.clone(),
-                    fate,
-                    tries: 0,
-                };
-                self.plan(receipt, dice, &script, early);
-            }
+            let receipt = Receipt {
+                client: arrival.client,
+                id,
+                reference: arrival.reference,
+                from: arrival.from.clone(),
+                to: arrival.to.clone(),
+                fate,
+                tries: 0,
+            };
+            self.plan(receipt, dice, &script, early, lost);
         }
         self.phones.take(
             Piece {
@@ -292,6 +298,7 @@ impl State {
                 concat: arrival.concat,
                 part: arrival.part,
                 total: arrival.total,
+                validity: arrival.validity,
                 outcome,
             },
             now,
@@ -299,6 +306,10 @@ impl State {
         let every = |number: u64| number > 0 && self.submissions.is_multiple_of(number);
         let verdict = if every(script.cut_every) {
             Verdict::Cut
+        } else if every(script.half_every) {
+            Verdict::Half {
+                id: script.ids.write(id, script.id_width),
+            }
         } else if every(script.garbage_every) {
             Verdict::Garbage
         } else if dice.happens("silent", script.silent_percent) {
@@ -313,11 +324,14 @@ impl State {
             };
             return Verdict::Taken {
                 id: script.ids.write(id, script.id_width),
-                after: Duration::from_millis(wait + dice.up_to("response", script.response_jitter_ms)),
+                after: Duration::from_millis(
+                    wait + dice.up_to("response", script.response_jitter_ms)
+                        + dice.around("response-tail", script.response_tail_ms),
+                ),
             };
         };
         self.stats.ambiguous += 1;
-        if verdict == Verdict::Cut {
+        if matches!(verdict, Verdict::Cut | Verdict::Half { .. }) {
             self.stats.cuts += 1;
         }
         verdict
@@ -342,15 +356,34 @@ impl State {
         }
     }
 
-    fn plan(&mut self, receipt: Receipt, dice: Dice, script: &Script, early: bool) {
-        let mut wait = script.receipt_delay_ms + dice.up_to("receipt", script.receipt_jitter_ms);
+    fn plan(&mut self, receipt: Receipt, dice: Dice, script: &Script, early: bool, lost: bool) {
+        let mut wait = script.receipt_delay_ms
+            + dice.up_to("receipt", script.receipt_jitter_ms)
+            + dice.around("receipt-tail", script.receipt_tail_ms);
         if dice.happens("late", script.late_percent) {
             wait += script.late_ms;
         }
         if early {
             wait = 0;
         }
-        let at = Instant::now() + Duration::from_millis(wait);
+        let now = Instant::now();
+        let at = now + Duration::from_millis(wait);
+        if script.receipts && dice.happens("enroute", script.enroute_percent) {
+            let when = match dice.happens("enroute-after", 50.0) {
+                true => wait + 1 + dice.up_to("enroute-when", script.receipt_jitter_ms.max(100)),
+                false => dice.up_to("enroute-when", wait),
+            };
+            let enroute = Receipt {
+                fate: Fate::Enroute,
+                ..receipt.clone()
+            };
+            self.stats.waiting += 1;
+            self.schedule(enroute, now + Duration::from_millis(when));
+        }
+        if lost {
+            self.stats.receipts_lost += 1;
+            return;
+        }
         if dice.happens("duplicate", script.duplicate_percent) {
             let again = dice.up_to("again", script.receipt_jitter_ms.max(100));
             self.stats.waiting += 1;
@@ -381,6 +414,8 @@ mod tests {
             concat: 1,
             part,
             total,
+            counts: 1,
+            validity: None,
             wants_receipt: true,
         }
     }
@@ -428,6 +463,37 @@ mod tests {
             let tries = (0..60).find(|_| core.take(arrival(&core, n, 1, 1)) != Verdict::Busy);
             assert!(tries.is_some(), "{n} was never taken");
         }
+    }
+
+    #[test]
+    fn a_receipt_from_on_the_way_comes_before_or_after_the_last_one() {
+        let core = Core::new(Script {
+            enroute_percent: 100.0,
+            lost_percent: 10.0,
+            ..Script::default()
+        });
+        for n in 1..=200 {
+            core.take(arrival(&core, n, 1, 1));
+        }
+        let (receipts, _) = core.take_due(Instant::now() + Duration::from_secs(60), 1_000);
+        let stats = core.stats();
+        assert_eq!(receipts.len() as u64, 400 - stats.receipts_lost);
+        assert_eq!(stats.waiting, receipts.len() as u64);
+        let (mut before, mut after, mut alone) = (0, 0, 0);
+        for n in 1..=200 {
+            let mut fates = receipts
+                .iter()
+                .filter(|receipt| receipt.reference == Some(Uuid::from_u128(n)))
+                .map(|receipt| receipt.fate);
+            match (fates.next(), fates.next()) {
+                (Some(Fate::Enroute), Some(Fate::Delivered)) => before += 1,
+                (Some(Fate::Delivered), Some(Fate::Enroute)) => after += 1,
+                (Some(Fate::Enroute), None) => alone += 1,
+                other => panic!("{n}: {other:?}"),
+            }
+        }
+        assert!(before > 50 && after > 50, "{before} before, {after} after");
+        assert_eq!(alone, stats.receipts_lost);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(crate) enum Fate {
     Expired,
     /// A word that nobody knows.
     Unheard,
+    /// It is on its way: what happens to it beside its end.
+    Enroute,
 }
 
 #[derive(Clone, Debug)]
@@ -83,7 +85,7 @@ impl Fate {
             Fate::Delivered => "delivered",
             Fate::Failed => "failed",
             Fate::Expired => "expired",
-            Fate::Unheard => "none",
+            Fate::Unheard | Fate::Enroute => "none",
         }
     }
 }

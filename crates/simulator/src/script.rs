@@ -16,6 +16,8 @@ pub struct Script {
     /// Answers wait this long, and up to the second more.
     pub response_delay_ms: u64,
     pub response_jitter_ms: u64,
+    /// And longer still, exponentially distributed around this: a long tail. 0: none.
+    pub response_tail_ms: u64,
     /// Parts a second over all connections; what is more is throttled. 0: no limit.
     pub rate: u32,
     /// Throttled whatever the rate.
@@ -30,6 +32,8 @@ pub struct Script {
     pub silent_percent: f64,
     /// The connection is cut after every so many submissions, the last of which is taken and not answered.
     pub cut_every: u64,
+    /// The connection ends in the middle of the answer to every so many submissions: half of it comes.
+    pub half_every: u64,
     /// Instead of the answer to every so many submissions come bytes that are no PDU.
     pub garbage_every: u64,
     /// Binds are refused.
@@ -39,6 +43,8 @@ pub struct Script {
     pub receipts: bool,
     pub receipt_delay_ms: u64,
     pub receipt_jitter_ms: u64,
+    /// As `response_tail_ms`.
+    pub receipt_tail_ms: u64,
     pub receipt_ids: Ids,
     pub receipt_id_width: usize,
     /// Say the id and the state in TLVs, or in the text alone.
@@ -51,6 +57,9 @@ pub struct Script {
     pub unknown_percent: f64,
     pub lost_percent: f64,
     pub duplicate_percent: f64,
+    /// Parts of which a receipt says that they are on their way (ENROUTE, `sent`), beside the one that says how they end
+    /// and also where that one is lost: half of them come before its time, half after it.
+    pub enroute_percent: f64,
     /// Receipts that come `late_ms` after their time.
     pub late_percent: f64,
     pub late_ms: u64,
@@ -92,6 +101,7 @@ impl Default for Script {
             id_width: 0,
             response_delay_ms: 0,
             response_jitter_ms: 0,
+            response_tail_ms: 0,
             rate: 0,
             throttled_percent: 0.0,
             refused_percent: 0.0,
@@ -99,11 +109,13 @@ impl Default for Script {
             ambiguous_percent: 0.0,
             silent_percent: 0.0,
             cut_every: 0,
+            half_every: 0,
             garbage_every: 0,
             refuse_binds: false,
             receipts: true,
             receipt_delay_ms: 500,
             receipt_jitter_ms: 500,
+            receipt_tail_ms: 0,
             receipt_ids: Ids::Decimal,
             receipt_id_width: 0,
             receipt_tlvs: true,
@@ -113,6 +125,7 @@ impl Default for Script {
             unknown_percent: 0.0,
             lost_percent: 0.0,
             duplicate_percent: 0.0,
+            enroute_percent: 0.0,
             late_percent: 0.0,
             late_ms: 5_000,
             early_percent: 0.0,
@@ -146,6 +159,7 @@ impl Script {
             ("unknown_percent", self.unknown_percent),
             ("lost_percent", self.lost_percent),
             ("duplicate_percent", self.duplicate_percent),
+            ("enroute_percent", self.enroute_percent),
             ("late_percent", self.late_percent),
             ("early_percent", self.early_percent),
         ] {
@@ -157,8 +171,10 @@ impl Script {
         for (key, value, limit) in [
             ("response_delay_ms", self.response_delay_ms, DAY_MS),
             ("response_jitter_ms", self.response_jitter_ms, DAY_MS),
+            ("response_tail_ms", self.response_tail_ms, DAY_MS),
             ("receipt_delay_ms", self.receipt_delay_ms, DAY_MS),
             ("receipt_jitter_ms", self.receipt_jitter_ms, DAY_MS),
+            ("receipt_tail_ms", self.receipt_tail_ms, DAY_MS),
             ("late_ms", self.late_ms, DAY_MS),
             ("early_ms", self.early_ms, DAY_MS),
             ("id_width", self.id_width as u64, 60),

@@ -46,6 +46,7 @@ pub(crate) async fn call_back(client: &HttpClient, script: &Script, receipt: &Re
                 Fate::Failed => ("undelivered", "30003"),
                 Fate::Expired => ("undelivered", "30036"),
                 Fate::Unheard => ("mystery", "999"),
+                Fate::Enroute => ("sent", ""),
             };
             client.post(url).form(&[
                 ("MessageSid", id.as_str()),
@@ -61,6 +62,7 @@ pub(crate) async fn call_back(client: &HttpClient, script: &Script, receipt: &Re
                 Fate::Failed => ("failed", "1"),
                 Fate::Expired => ("expired", "1"),
                 Fate::Unheard => ("mystery", "99"),
+                Fate::Enroute => ("buffered", "0"),
             };
             let mut body = json!({
                 "messageId": id,
@@ -76,25 +78,28 @@ pub(crate) async fn call_back(client: &HttpClient, script: &Script, receipt: &Re
         }
         Profile::Ovh => {
             let reference = receipt.reference.map(|id| id.hyphenated().to_string());
-            let ptt = if fate == Fate::Delivered { "1" } else { "2" };
             client.post(url).form(&[
                 ("id", id.as_str()),
-                ("ptt", if fate == Fate::Unheard { "9000" } else { ptt }),
+                ("ptt", dlr_kind(fate)),
                 ("tag", reference.as_deref().unwrap_or_default()),
             ])
         }
-        Profile::Kannel => client.get(url.replace(
-            "%d",
-            match fate {
-                Fate::Delivered => "1",
-                Fate::Failed | Fate::Expired => "2",
-                Fate::Unheard => "9000",
-            },
-        )),
+        Profile::Kannel => client.get(url.replace("%d", dlr_kind(fate))),
         // It knows of no receipts.
         Profile::Listmonk => return CalledBack::Nowhere,
     };
     send(request).await
+}
+
+/// The kinds of receipts that Kannel's `dlr-mask` is made of, which OVH has from there.
+fn dlr_kind(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Delivered => "1",
+        Fate::Failed | Fate::Expired => "2",
+        Fate::Unheard => "9000",
+        // The SMSC has it.
+        Fate::Enroute => "8",
+    }
 }
 
 /// A text that a person sent.

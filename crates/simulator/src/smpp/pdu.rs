@@ -28,15 +28,17 @@ const VENDOR: u16 = 0x1400;
 const REFERENCE: u16 = 0x1501;
 const UDH_INDICATOR: u8 = 0x40;
 const RECEIPT: u8 = 0x04;
+/// An intermediate notification.
+const INTERMEDIATE: u8 = 0x20;
 
 /// Reads a submission. The client reference is whatever vendor's TLV holds a UUID.
-pub(super) fn arrival(submit: &SubmitSm, mailbox: &Arc<Mailbox>) -> Arrival {
+pub(crate) fn arrival(submit: &SubmitSm, mailbox: &Arc<Mailbox>) -> Arrival {
     let mut message: &[u8] = submit.short_message().as_ref();
-    let mut reference = None;
+    let (mut reference, mut is_whole) = (None, false);
     let (mut sar_reference, mut sar_total, mut sar_sequence) = (0, 0, 0);
     for tlv in submit.tlvs() {
         match tlv.value() {
-            Some(TlvValue::MessagePayload(payload)) => message = payload.value.as_ref(),
+            Some(TlvValue::MessagePayload(payload)) => (message, is_whole) = (payload.value.as_ref(), true),
             Some(TlvValue::SarMsgRefNum(number)) => sar_reference = *number,
             Some(TlvValue::SarTotalSegments(number)) => sar_total = *number,
             Some(TlvValue::SarSegmentSeqnum(number)) => sar_sequence = *number,
@@ -53,15 +55,22 @@ pub(super) fn arrival(submit: &SubmitSm, mailbox: &Arc<Mailbox>) -> Arrival {
         message = &message[length.min(message.len())..];
         (concat, part, total) = (udh.reference, udh.sequence.max(1), udh.total.max(1));
     }
+    let text = sms::decode(u8::from(submit.data_coding), message);
     Arrival {
         client: Client::Smpp(mailbox.clone()),
         reference,
         from: number(submit.source_addr_ton, submit.source_addr.as_str()),
         to: number(submit.dest_addr_ton, submit.destination_addr.as_str()),
-        text: sms::decode(u8::from(submit.data_coding), message),
         concat,
         part,
         total,
+        // Only what comes in the payload may be a text that is yet to be split.
+        counts: match is_whole && total == 1 {
+            true => u32::from(sms::measure(&text).parts),
+            false => 1,
+        },
+        text,
+        validity: Some(submit.validity_period.as_str().to_owned()).filter(|period| !period.is_empty()),
         wants_receipt: u8::from(submit.registered_delivery) & 0x03 != 0,
     }
 }
@@ -81,13 +90,17 @@ pub(crate) fn receipt(receipt: &Receipt, script: &Script) -> Delivery {
         Fate::Failed => (MessageState::Undeliverable, "UNDELIV", "011"),
         Fate::Expired => (MessageState::Expired, "EXPIRED", "027"),
         Fate::Unheard => (MessageState::Other(77), "MYSTERY", "999"),
+        Fate::Enroute => (MessageState::Enroute, "ENROUTE", "000"),
     };
     let at = Timestamp::now().strftime("%y%m%d%H%M").to_string();
     let delivered = u8::from(receipt.fate == Fate::Delivered);
     let text =
         format!("id:{id} sub:001 dlvrd:00{delivered} submit date:{at} done date:{at} stat:{stat} err:{error} text:");
     let mut pdu = base(&receipt.to, &receipt.from);
-    pdu.esm_class = EsmClass::from(RECEIPT);
+    pdu.esm_class = EsmClass::from(match receipt.fate {
+        Fate::Enroute => INTERMEDIATE,
+        _ => RECEIPT,
+    });
     pdu.set_short_message(OctetString::from_vec(text.into_bytes()).unwrap_or_else(|_| OctetString::empty()));
     if script.receipt_tlvs {
         if let Ok(id) = COctetString::from_string(id) {
