@@ -1,7 +1,8 @@
 //! What a reply means, where it is one word that we know.
 //!
 //! The whole text is the keyword: without case, accents, punctuation and spaces. A sentence that only contains one is not
-//! a keyword; where it looks as if somebody wants no more messages, a person is to decide.
+//! a keyword; where it looks as if somebody wants no more messages, a person is to decide: by a word or a phrase in it, or
+//! because it is a keyword mistyped ([`needs_review`]).
 
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -57,7 +58,81 @@ const WORDS: [(Keyword, &[&str]); 4] = [
 ];
 
 /// Beginnings of words that make a sentence worth a person's look.
-const HINTS: [&str; 7] = ["STOP", "ARRET", "DESABO", "DESINSC", "UNSUBSC", "OPTOUT", "SPAM"];
+const HINTS: [&str; 8] = [
+    "STOP", "ARRET", "DESABO", "DESINSC", "UNSUBSC", "OPTOUT", "SPAM", "HARCEL",
+];
+
+/// Words in a row that do; of the last one its beginning is enough. An apostrophe parts words.
+const PHRASES: [&str; 61] = [
+    // Nothing any more.
+    "PLUS DE PUB",
+    "PLUS DE MESSAGE",
+    "PLUS DE SMS",
+    "PLUS DE TEXTO",
+    "PLUS DE PROMO",
+    "PLUS RIEN RECEVOIR",
+    "NE PLUS RECEVOIR",
+    "NE VEUX PLUS",
+    "VEUX PLUS RECEVOIR",
+    "NE SOUHAITE PLUS",
+    "SOUHAITE PLUS RECEVOIR",
+    "NE DESIRE PLUS",
+    "NE PLUS ETRE CONTACT",
+    "NE PLUS M",
+    "NE PLUS ME",
+    "M ECRIVEZ PLUS",
+    "M ECRIS PLUS",
+    "M ENVOYEZ PLUS",
+    "M ENVOIE PLUS",
+    "ME CONTACTEZ PLUS",
+    "ME DERANGEZ PLUS",
+    "CESSEZ",
+    "CA SUFFIT",
+    "J EN AI ASSEZ",
+    "PAS INTERESS",
+    "PLUS INTERESS",
+    // Off the list.
+    "RETIREZ MOI",
+    "RETIRER MOI",
+    "RETIREZ MON NUMERO",
+    "RETIRER MON NUMERO",
+    "ENLEVEZ MOI",
+    "ENLEVEZ MON NUMERO",
+    "SUPPRIMEZ MOI",
+    "SUPPRIMEZ MON NUMERO",
+    "SUPPRIMER MON NUMERO",
+    "EFFACEZ MON NUMERO",
+    "MAUVAIS NUMERO",
+    "FAUX NUMERO",
+    // In peace.
+    "LAISSEZ MOI TRANQUILLE",
+    "LAISSEZ MOI EN PAIX",
+    "FOUTEZ MOI LA PAIX",
+    "FICHEZ MOI LA PAIX",
+    // The same in English.
+    "NO MORE",
+    "NOT INTERESTED",
+    "LEAVE ME ALONE",
+    "GO AWAY",
+    "REMOVE ME",
+    "REMOVE MY NUMBER",
+    "DELETE MY NUMBER",
+    "LOSE MY NUMBER",
+    "WRONG NUMBER",
+    "TAKE ME OFF",
+    "OPT OUT",
+    "OPT ME OUT",
+    "DO NOT TEXT",
+    "DO NOT CONTACT",
+    "DO NOT MESSAGE",
+    "DO NOT SEND",
+    "T TEXT ME",
+    "T CONTACT ME",
+    "T SEND ME",
+];
+
+/// Words that are one letter off a keyword and mean themselves.
+const ORDINARY: [&str; 8] = ["TOP", "SHOP", "STEP", "STAR", "STARS", "STAT", "SMART", "REPRIS"];
 
 /// A text as keywords are compared: upper case, without accents, punctuation and spaces.
 pub fn word(text: &str) -> String {
@@ -76,13 +151,42 @@ pub fn keyword(text: &str) -> Option<Keyword> {
         .map(|(keyword, _)| *keyword)
 }
 
-/// Whether a text that is no keyword sounds as if somebody wants to be left alone.
+/// Whether a text that is no keyword sounds as if somebody wants to be left alone, or may have been meant for STOP or START.
 pub fn needs_review(text: &str) -> bool {
+    if keyword(text).is_some() {
+        return false;
+    }
     let plain: String = plain(text).collect();
-    keyword(text).is_none()
-        && plain
-            .split(|character: char| !character.is_alphanumeric())
-            .any(|word| HINTS.iter().any(|hint| word.starts_with(hint)))
+    let words: Vec<&str> = plain
+        .split(|character: char| !character.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect();
+    if let [word] = words[..]
+        && is_mistyped(word)
+    {
+        return true;
+    }
+    let hinted = words.iter().any(|word| HINTS.iter().any(|hint| word.starts_with(hint)));
+    let spaced = format!(" {}", words.join(" "));
+    hinted || PHRASES.iter().any(|phrase| contains_words(&spaced, phrase))
+}
+
+/// Whether these words begin at a word of `text`, each of which has a space before it.
+fn contains_words(text: &str, words: &str) -> bool {
+    text.match_indices(words).any(|(at, _)| text[..at].ends_with(' '))
+}
+
+/// Whether a word is one letter off a keyword of STOP or START: one too many, one missing, another one, or two swapped.
+fn is_mistyped(word: &str) -> bool {
+    // One letter off a short word there are many that mean something else (quit: huit, nuit, qui); STOP is worth it.
+    let is_telling = |known: &str| known.len() >= 5 || known == "STOP";
+    !ORDINARY.contains(&word)
+        && WORDS
+            .iter()
+            .filter(|(keyword, _)| matches!(keyword, Keyword::Stop | Keyword::Start))
+            .flat_map(|(_, words)| words.iter())
+            .filter(|known| is_telling(known) && known.len().abs_diff(word.len()) <= 1)
+            .any(|known| strsim::osa_distance(known, word) == 1)
 }
 
 /// Upper case without accents.
@@ -126,5 +230,74 @@ mod tests {
         assert!(!needs_review("merci beaucoup"));
         assert!(!needs_review("STOP"), "that is clear");
         assert!(!needs_review("top !"));
+    }
+
+    #[test]
+    fn phrases_and_mistyped_keywords_are_for_a_person() {
+        for text in [
+            "Plus de pub !",
+            "svp plus de publicités",
+            "ne m'écrivez plus",
+            "Ne m’écrivez plus",
+            "merci de ne plus recevoir vos sms",
+            "je ne veux plus de vos messages",
+            "Retirez-moi de votre liste",
+            "laissez moi tranquille",
+            "pas intéressée",
+            "LEAVE ME ALONE",
+            "no more.",
+            "please remove me",
+            "don't text me",
+            "unsubscribe me",
+            "Opt out please",
+            "C'est du spam",
+            "c'est un faux numéro",
+            // Mistyped.
+            "STPO",
+            "sotp",
+            "Stopp",
+            "STO",
+            "xstop",
+            "ARET",
+            "arrrêt",
+            "désbonner",
+            "STRT",
+            "Unsubscibe",
+        ] {
+            assert!(needs_review(text), "{text}");
+            assert_eq!(keyword(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn ordinary_replies_are_nobodys_business() {
+        for text in [
+            "",
+            "👍",
+            "ok",
+            "oui",
+            "Non merci",
+            "Merci beaucoup !",
+            "top",
+            "Super, à demain",
+            "le shop ouvre à quelle heure ?",
+            "shop",
+            "star",
+            "smart",
+            "quoi ?",
+            "qui",
+            "un step de plus",
+            "Je voudrais savoir quand ma commande arrive.",
+            "je veux plus de points",
+            "il en reste plus d'un ?",
+            "And",
+            "hello",
+            "where is my order, any news? more later",
+            "C'est un casino, more or less",
+            "cancel my order",
+            "12",
+        ] {
+            assert!(!needs_review(text), "{text}");
+        }
     }
 }
