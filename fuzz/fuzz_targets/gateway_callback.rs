@@ -30,7 +30,13 @@ fuzz_target!(|bytes: &[u8]| {
                 assert!(!remote_id.is_empty());
                 assert!(code.is_none_or(|code| code.chars().count() <= 100));
             }
-            Heard::Inbound { from, part, .. } => assert!(!from.is_empty() && part.is_none()),
+            Heard::Inbound {
+                id, from, text, part, ..
+            } => {
+                assert!(!from.is_empty() && id.is_none_or(|id| !id.is_empty()));
+                // A part is read as what it came as.
+                assert!(part.is_none_or(|part| part.key().is_some() && text.ends_with(&part.text())));
+            }
         }
     }
 });

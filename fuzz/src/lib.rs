@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use resources::gateway::{Answer, CallbackMap};
+use resources::gateway::{Answer, CALLBACK_WORDS, CallbackMap};
 
 /// The profiles of HTTP gateways that are ours, and a description that reads everything by JSON pointers.
 const PROFILES: [&str; 5] = ["twilio", "vonage", "ovh", "kannel", "custom"];
@@ -14,12 +14,12 @@ pub fn gateway(profile: &[u8]) -> resources::Gateway {
     let mut gateway = resources::Gateway::http("main", "http://h/", profile);
     if let (Some(http), "custom") = (&mut gateway.http, profile) {
         http.answer = Some(Answer {
-            id: Some("/data/0/id".into()),
+            id: Some("/data/*/id".into()),
             code: Some("/error/code".into()),
             success: Vec::new(),
         });
         http.callback = Some(CallbackMap {
-            fields: ["id", "status", "code", "from", "to", "text", "reference"]
+            fields: CALLBACK_WORDS
                 .map(|word| (word.to_owned(), format!("/data/{word}")))
                 .into(),
             states: BTreeMap::from([("ok".into(), "delivered".into())]),

@@ -41,6 +41,7 @@ mod oracle;
 mod policy;
 mod receipts;
 mod renderer;
+mod replies;
 mod reports;
 mod roles;
 mod segmenter;

@@ -283,6 +283,7 @@ fn job(number: u128, contact: &str, template: &str, values: Value) -> Job {
         values: map(&values),
         deferrals: 0,
         suppress: None,
+        phone: None,
     }
 }
 
@@ -364,6 +365,49 @@ async fn a_text_arrives_as_it_was_typed_and_what_does_not_go_says_why() {
     assert_eq!((first.parts, first.encoding.as_str(), first.attempt), (1, "GSM-7", 0));
     assert_eq!(envelope.id, first.message_id.to_string());
     assert_eq!(envelope.subject.as_deref(), Some("good"));
+    stand.stop().await;
+}
+
+/// Somebody who is no contact wrote to us, and is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_a_stranger_goes_to_the_phone_that_it_names() {
+    let stand = Stand::start(NOON, "").await;
+    let answer = |number, contact: &str, phone: &str| Job {
+        phone: Some(Phone::from_e164(phone)),
+        ..job(number, contact, "order", json!({"article": "x", "amount": 1}))
+    };
+    let jobs = [
+        answer(1, "00aa", "+262692123477"),
+        // Blocked, whoever's it is.
+        answer(2, "00bb", "+262692123405"),
+        // Somebody who became a contact meanwhile is one.
+        answer(3, "good", "+262692123477"),
+        // No consent can be told from a phone alone.
+        Job {
+            template: "sale".into(),
+            ..answer(4, "00cc", "+262692123477")
+        },
+    ];
+    stand.append(&jobs).await;
+    let receipts = stand.until::<Receipt>(Topic::Receipts, 2).await;
+    let reasons: BTreeMap<Uuid, Option<Reason>> = receipts
+        .iter()
+        .map(|(_, receipt)| (receipt.message_id, receipt.reason))
+        .collect();
+    let expected = BTreeMap::from([
+        (Uuid::from_u128(2), Some(Reason::Blocked)),
+        (Uuid::from_u128(4), Some(Reason::NoConsent)),
+    ]);
+    assert_eq!(reasons, expected);
+    let texts = stand.until::<Outbound>(Topic::OutboundTransactional, 2).await;
+    let phones: BTreeMap<&str, &str> = texts
+        .iter()
+        .map(|(_, outbound)| (outbound.contact_id.as_str(), outbound.phone.e164()))
+        .collect();
+    assert_eq!(
+        phones,
+        BTreeMap::from([("00aa", "+262692123477"), ("good", "+262692123401")])
+    );
     stand.stop().await;
 }
 

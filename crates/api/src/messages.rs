@@ -96,6 +96,7 @@ impl Api {
             values: message.values,
             deferrals: 0,
             suppress: None,
+            phone: None,
         };
         let trace = of_record(trace, self.sampled(), &id.to_string());
         let record = NewRecord::wrap(Topic::Jobs, &job.contact_id, id.to_string(), now, Some(&trace), &job);

@@ -16,37 +16,42 @@ pub struct MessageId(pub Uuid);
 
 impl MessageId {
     pub fn derive(cause: &Cause, contact_id: &str) -> MessageId {
-        let mut hash = Sha256::new();
-        let mut part = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        };
-        match cause {
+        let contact_id = contact_id.as_bytes();
+        MessageId(match cause {
             Cause::Trigger {
                 trigger,
                 event_source,
                 event_id,
-            } => {
-                part(b"trigger");
-                part(trigger.as_bytes());
-                part(event_source.as_bytes());
-                part(event_id.as_bytes());
-            }
-            Cause::Campaign { campaign_id } => {
-                part(b"campaign");
-                part(campaign_id.as_bytes());
-            }
-            Cause::Direct { idempotency_key } => {
-                part(b"direct");
-                part(idempotency_key.as_bytes());
-            }
-        }
-        part(contact_id.as_bytes());
-        let digest = hash.finalize();
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest[..16]);
-        MessageId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+            } => of(&[
+                b"trigger",
+                trigger.as_bytes(),
+                event_source.as_bytes(),
+                event_id.as_bytes(),
+                contact_id,
+            ]),
+            Cause::Campaign { campaign_id } => of(&[b"campaign", campaign_id.as_bytes(), contact_id]),
+            Cause::Direct { idempotency_key } => of(&[b"direct", idempotency_key.as_bytes(), contact_id]),
+        })
     }
+}
+
+/// The id of a text that a person sent, by its gateway's own id of it: brought again, it is the same. The sender's keyed hash
+/// keeps two people apart whose texts a gateway calls the same.
+pub fn reply_id(gateway: &str, remote_id: &str, phone_hash: &[u8]) -> Uuid {
+    of(&[b"reply", gateway.as_bytes(), remote_id.as_bytes(), phone_hash])
+}
+
+/// Each part with its length before it.
+fn of(parts: &[&[u8]]) -> Uuid {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 impl fmt::Display for MessageId {
@@ -85,5 +90,18 @@ mod tests {
                 "42"
             )
         );
+    }
+
+    #[test]
+    fn a_replys_id_is_its_gateways() {
+        let id = reply_id("main", "SM1", b"h");
+        assert_eq!(id, reply_id("main", "SM1", b"h"));
+        for other in [
+            reply_id("mai", "nSM1", b"h"),
+            reply_id("main", "SM2", b"h"),
+            reply_id("main", "SM1", b"i"),
+        ] {
+            assert_ne!(id, other);
+        }
     }
 }

@@ -185,6 +185,10 @@ pub(crate) fn phone(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "pattern": "^\\+[0-9]{4,15}$", "description": "E.164"})
 }
 
+pub(crate) fn phone_option(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": ["string", "null"], "pattern": "^\\+[0-9]{4,15}$", "description": "E.164"})
+}
+
 pub(crate) fn base64(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "contentEncoding": "base64"})
 }

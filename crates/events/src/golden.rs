@@ -82,6 +82,7 @@ fn every_record_is_as_it_was() {
         values: object(json!({"article": "chaussures d'été"})),
         deferrals: 1,
         suppress: Some(Reason::Budget),
+        phone: None,
     });
     check(&Timer {
         trigger: "cart-reminder".into(),
@@ -183,6 +184,25 @@ fn every_record_is_as_it_was() {
 /// Fields that were added since: each record as it was first, above, is still read.
 #[test]
 fn records_with_fields_that_were_added_are_as_they_were() {
+    check_file(
+        &Job {
+            message_id: Uuid::from_u128(7),
+            contact_id: "00ff".into(),
+            cause: Cause::Direct {
+                idempotency_key: "reply:r-1".into(),
+            },
+            template: "stopped".into(),
+            caused_at: at(0),
+            planned_at: at(0),
+            deadline: None,
+            event: Map::new(),
+            values: Map::new(),
+            deferrals: 0,
+            suppress: None,
+            phone: Some(Phone::from_e164("+262692123456")),
+        },
+        "tamtam.job.v1.2.json",
+    );
     check_file(
         &Receipt {
             message_id: Uuid::from_u128(7),

@@ -94,6 +94,10 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Option::is_none", with = "word_option")]
     #[schemars(schema_with = "contract::reason")]
     pub suppress: Option<Reason>,
+    /// Where to, if it answers somebody who is no contact; `contact_id` is then the phone's keyed hash, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "phone_option")]
+    #[schemars(schema_with = "contract::phone_option")]
+    pub phone: Option<Phone>,
 }
 
 /// `tamtam.timer.v1`: a trigger's wait is over. It comes back on `events`, under the contact's key; its `ce_id` is
@@ -306,7 +310,7 @@ pub struct Inbound {
     pub gateway: String,
     /// The number or short code that was written to.
     pub to: String,
-    /// `stop`, `start`, `help`, `contact`, or absent.
+    /// `stop`, `start`, `help`, `contact`, or a word of the installation's own; absent: it is none of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keyword: Option<String>,
     /// Looks like an intent that only a person may decide.
@@ -518,6 +522,24 @@ mod phone {
         } else {
             Err(serde::de::Error::custom("expected a phone in E.164"))
         }
+    }
+}
+
+mod phone_option {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Wire(#[serde(with = "phone")] Phone);
+
+    pub fn serialize<S: Serializer>(phone: &Option<Phone>, serializer: S) -> Result<S::Ok, S::Error> {
+        match phone {
+            Some(phone) => phone::serialize(phone, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Phone>, D::Error> {
+        Ok(Option::<Wire>::deserialize(deserializer)?.map(|Wire(phone)| phone))
     }
 }
 

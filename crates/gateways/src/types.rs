@@ -85,6 +85,8 @@ pub enum Heard {
         reference: Option<Uuid>,
     },
     Inbound {
+        /// The gateway's own id of it, as it came: the same where it is brought again.
+        id: Option<String>,
         from: String,
         to: String,
         text: String,

@@ -46,6 +46,8 @@ impl GivenUp {
         Some(Reply {
             input,
             id: given_up.id,
+            // Its parts were new when they came.
+            origin: given_up.id,
             gateway: callback.gateway.clone(),
             received_at: callback.received_at,
             from: given_up.from,

@@ -5,22 +5,27 @@
 //! and is written into the consent of every contact with this phone; START is the reverse. Everything can be done again
 //! without a difference, so a redelivered batch does no harm.
 //!
-//! An answer goes through the pipeline like any message: a job whose id follows from the reply. STOP is answered by the
-//! reply that shut the phone off; any other keyword once in ten minutes ([`Tx::reply_answers_claim`]). What is no keyword
-//! and sounds as if somebody wanted to be left alone is kept for a person; nothing is concluded from it.
+//! What a gateway brings again because our answer was lost is another record on `callbacks` and the same reply, by the
+//! gateway's own id where it gives one: it is dropped ([`drop_repeats`]), or a START would lift what was stopped since.
+//!
+//! An answer goes through the pipeline like any message: a job whose id follows from the reply. A phone gets the answer of a
+//! keyword once in ten minutes ([`Tx::reply_answers_claim`]), whether it was shut off before, and whoever's it is: where it
+//! is no contact's, the job itself says where to. What is no keyword and sounds as if somebody wanted to be left alone is
+//! kept for a person; nothing is concluded from it.
 
 use std::collections::{BTreeMap, HashMap};
 
 use bus::NewRecord;
-use domain::{Cause, Consent, MessageId, Phone, keyword, phone::PhoneKey};
+use domain::{Cause, Consent, MessageId, Phone, keyword, phone::PhoneKey, sms::Fragment};
 use events::{Callback, Inbound, Job, Record as _, Topic};
-use gateways::{Heard, key::sender, understand};
+use gateways::{Heard, key::sender as phone_of, understand};
 use jiff::Timestamp;
 use resources::{Snapshot, keyword::meaning};
 use serde_json::Map;
 use store::{
     StoreError, Tx,
     contacts::ContactChange,
+    replies::HeardReply,
     reply_parts::{ReplyKey, ReplyPart, Review},
     suppressions::Scope,
 };
@@ -30,6 +35,8 @@ use uuid::Uuid;
 pub(crate) struct Reply {
     pub(crate) input: usize,
     pub(crate) id: Uuid,
+    /// From the record that brought it; its id, where the gateway gives none.
+    pub(crate) origin: Uuid,
     pub(crate) gateway: String,
     pub(crate) received_at: Timestamp,
     pub(crate) from: String,
@@ -44,18 +51,51 @@ pub(crate) struct Reply {
 /// A part of a reply, and which record of the batch brought it.
 pub(crate) struct Piece {
     pub(crate) input: usize,
+    /// As a reply's.
+    pub(crate) origin: Uuid,
     pub(crate) part: ReplyPart,
 }
 
 /// Who a change of consent is recorded by.
 const BY: &str = "reply";
 
-/// Keeps the parts of a batch; the replies that are whole now.
-pub(crate) async fn whole(pieces: Vec<Piece>, snapshot: &Snapshot, tx: &mut Tx) -> Result<Vec<Reply>, StoreError> {
-    let inputs: HashMap<ReplyKey, usize> = pieces
+/// Leaves out what a gateway brought before, as a whole or in parts.
+pub(crate) async fn drop_repeats(
+    replies: &mut Vec<Reply>,
+    pieces: &mut Vec<Piece>,
+    tx: &mut Tx,
+) -> Result<(), StoreError> {
+    let texts = replies.iter().map(|reply| (reply.id, reply.origin, reply.received_at));
+    let parts = pieces
         .iter()
-        .map(|piece| (piece.part.key.clone(), piece.input))
+        .map(|piece| (piece.part.id, piece.origin, piece.part.received_at));
+    let heard: Vec<HeardReply> = texts
+        .chain(parts)
+        // One that is named by its record is never another's repeat.
+        .filter(|(id, origin, _)| id != origin)
+        .map(|(id, origin, received_at)| HeardReply {
+            id,
+            origin,
+            received_at,
+        })
         .collect();
+    let repeated = tx.replies_repeated(&heard).await?;
+    if !repeated.is_empty() {
+        metrics::counter!("tamtam_replies_total", "keyword" => "repeated").increment(repeated.len() as u64);
+        replies.retain(|reply| !repeated.contains(&reply.origin));
+        pieces.retain(|piece| !repeated.contains(&piece.origin));
+    }
+    Ok(())
+}
+
+/// Keeps the parts of a batch; the replies that are whole now.
+pub(crate) async fn whole(
+    pieces: Vec<Piece>,
+    snapshot: &Snapshot,
+    key: &PhoneKey,
+    tx: &mut Tx,
+) -> Result<Vec<Reply>, StoreError> {
+    let brought: HashMap<Uuid, usize> = pieces.iter().map(|piece| (piece.part.id, piece.input)).collect();
     let parts: Vec<ReplyPart> = pieces.into_iter().map(|piece| piece.part).collect();
     let kept = tx.reply_parts_put(&parts).await?;
     let mut texts: BTreeMap<ReplyKey, Vec<ReplyPart>> = BTreeMap::new();
@@ -64,16 +104,23 @@ pub(crate) async fn whole(pieces: Vec<Piece>, snapshot: &Snapshot, tx: &mut Tx) 
     }
     Ok(texts
         .into_iter()
-        .filter(|(key, parts)| parts.len() == usize::from(key.total))
-        .filter_map(|(key, parts)| {
-            let input = inputs.get(&key).copied().unwrap_or_default();
-            together(&parts, snapshot, input, false)
+        .filter(|(text, parts)| parts.len() == usize::from(text.total))
+        .filter_map(|(_, parts)| {
+            // Of a part that comes twice the first is kept: a text of which only such came was whole before.
+            let input = parts.iter().filter_map(|part| brought.get(&part.id)).max()?;
+            together(&parts, snapshot, key, *input, false)
         })
         .collect())
 }
 
 /// One reply out of its parts, in their order. `None`: their gateway is not configured any more.
-pub(crate) fn together(parts: &[ReplyPart], snapshot: &Snapshot, input: usize, incomplete: bool) -> Option<Reply> {
+pub(crate) fn together(
+    parts: &[ReplyPart],
+    snapshot: &Snapshot,
+    key: &PhoneKey,
+    input: usize,
+    incomplete: bool,
+) -> Option<Reply> {
     let first = parts.first()?;
     let gateway = snapshot.gateways.get(&first.key.gateway)?;
     let mut fragments = Vec::with_capacity(parts.len());
@@ -81,12 +128,15 @@ pub(crate) fn together(parts: &[ReplyPart], snapshot: &Snapshot, input: usize, i
     for part in parts {
         let callback = Callback::from_bytes(Callback::KIND, &part.callback).ok()?;
         for heard in understand(&callback, gateway).ok()? {
+            // A callback may hold other texts, too.
             if let Heard::Inbound {
                 from,
                 text,
                 part: Some(fragment),
                 ..
             } = heard
+                && is_part(part, &fragment)
+                && key.hash(&phone_of(&from)) == part.key.phone_hash
             {
                 sender = from;
                 texts.push(text);
@@ -101,6 +151,7 @@ pub(crate) fn together(parts: &[ReplyPart], snapshot: &Snapshot, input: usize, i
     Some(Reply {
         input,
         id: first.id,
+        origin: first.id,
         gateway: first.key.gateway.clone(),
         received_at: parts.iter().map(|part| part.received_at).max()?,
         from: sender,
@@ -111,11 +162,18 @@ pub(crate) fn together(parts: &[ReplyPart], snapshot: &Snapshot, input: usize, i
     })
 }
 
+fn is_part(kept: &ReplyPart, fragment: &Fragment) -> bool {
+    fragment.part.is_some_and(|part| part.sequence == kept.sequence)
+        && fragment.key() == Some((kept.key.reference, kept.key.wide, kept.key.total))
+}
+
 /// What a reply asks to be sent back.
 struct Wish {
     input: usize,
     id: Uuid,
     contact_id: String,
+    /// Where it goes if it is no contact's.
+    phone: Option<Phone>,
     template: String,
     at: Timestamp,
 }
@@ -131,7 +189,7 @@ pub(crate) async fn take<'a>(
     if replies.is_empty() {
         return Ok(Vec::new());
     }
-    let phones: Vec<Phone> = replies.iter().map(|reply| sender(&reply.from)).collect();
+    let phones: Vec<Phone> = replies.iter().map(|reply| phone_of(&reply.from)).collect();
     let numbers: Vec<&str> = phones.iter().map(Phone::e164).collect();
     let owners = tx.contacts_by_phone(&numbers).await?;
     let all: Vec<&str> = owners.values().flatten().map(String::as_str).collect();
@@ -148,16 +206,10 @@ pub(crate) async fn take<'a>(
             true => None,
             false => meaning(&snapshot.policy.keywords, &reply.text, phone, &reply.to),
         };
-        // Whether this reply is the one that is answered, where that is known by now.
-        let mut decides = None;
         match meant.as_ref().map(|meant| meant.keyword) {
             Some("stop") => {
                 tx.suppression_put(&hash, Scope::Marketing, BY, reply.received_at)
                     .await?;
-                let since = tx.suppression_since(&hash).await?;
-                decides = Some(since.is_some_and(|(source, since)| {
-                    source == BY && since.as_microsecond() == reply.received_at.as_microsecond()
-                }));
                 consents.extend(contacts.iter().map(|id| (id.as_str(), Consent::No)));
             }
             Some("start") => {
@@ -183,26 +235,25 @@ pub(crate) async fn take<'a>(
                 received_at: reply.received_at,
             });
         }
-        if let (Some(contact), Some(template)) = (contact, meant.as_ref().and_then(|meant| meant.answer)) {
-            let word = meant.as_ref().map(|meant| meant.keyword.to_owned()).unwrap_or_default();
-            if decides != Some(false) {
-                wishes.push(Wish {
-                    input: reply.input,
-                    id: reply.id,
-                    contact_id: contact.clone(),
-                    template: template.to_owned(),
-                    at: reply.received_at,
-                });
-                if decides.is_none() {
-                    claims.push((hash.clone(), word, reply.id, reply.received_at));
-                }
-            }
+        let name = hex(&hash);
+        if let Some(meant) = &meant
+            && let Some(template) = meant.answer
+            && (contact.is_some() || can_be_written_to(phone))
+        {
+            claims.push((hash, meant.keyword.to_owned(), reply.id, reply.received_at));
+            wishes.push(Wish {
+                input: reply.input,
+                id: reply.id,
+                contact_id: contact.unwrap_or(&name).clone(),
+                phone: contact.is_none().then(|| phone.clone()),
+                template: template.to_owned(),
+                at: reply.received_at,
+            });
         }
-        let hash = hex(&hash);
         let record = Inbound {
             id: reply.id,
             contact_id: contact.cloned(),
-            phone_hash: hash.clone(),
+            phone_hash: name.clone(),
             gateway: reply.gateway.clone(),
             to: reply.to.chars().take(20).collect(),
             keyword: meant.as_ref().map(|meant| meant.keyword.to_owned()),
@@ -218,7 +269,7 @@ pub(crate) async fn take<'a>(
             None => "none".to_owned(),
         };
         metrics::counter!("tamtam_replies_total", "keyword" => word).increment(1);
-        let key = contact.unwrap_or(&hash);
+        let key = contact.unwrap_or(&name);
         emit.push(NewRecord::wrap(
             Topic::Inbound,
             key,
@@ -228,12 +279,11 @@ pub(crate) async fn take<'a>(
             &record,
         ));
     }
-    let asked: Vec<Uuid> = claims.iter().map(|claim| claim.2).collect();
     let claimed = tx.reply_answers_claim(&claims).await?;
     emit.extend(
         wishes
             .iter()
-            .filter(|wish| !asked.contains(&wish.id) || claimed.contains(&wish.id))
+            .filter(|wish| claimed.contains(&wish.id))
             .map(|wish| answer(wish, trace(wish.input))),
     );
     tx.reply_reviews_put(&reviews).await?;
@@ -257,6 +307,12 @@ fn incomplete_stop(reply: &Reply) -> bool {
     reply.incomplete && reply.text.split(" … ").any(|part| keyword::keyword(part).is_some())
 }
 
+/// A sender may also be a short code or a name.
+fn can_be_written_to(phone: &Phone) -> bool {
+    let digits = phone.e164().strip_prefix('+').unwrap_or_default();
+    (8..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// The job of an answer: decided by the reply alone, so that it is the same however often it is made.
 fn answer(wish: &Wish, trace: Option<&str>) -> NewRecord {
     let cause = Cause::Direct {
@@ -275,6 +331,7 @@ fn answer(wish: &Wish, trace: Option<&str>) -> NewRecord {
         values: Map::new(),
         deferrals: 0,
         suppress: None,
+        phone: wish.phone.clone(),
     };
     NewRecord::wrap(Topic::Jobs, &wish.contact_id, id.to_string(), wish.at, trace, &job)
 }

@@ -22,6 +22,7 @@ use store::{
 use uuid::Uuid;
 
 use crate::{
+    appender::Edge,
     forms::forms,
     given_up::{self, GivenUp},
     joined::{Joined, TRANSPORT},
@@ -32,6 +33,7 @@ pub(crate) struct Callbacks {
     live: Live,
     clock: Clock,
     phone_key: PhoneKey,
+    edge: Edge,
 }
 
 /// A receipt of a batch.
@@ -56,8 +58,13 @@ struct Unheard {
 }
 
 impl Callbacks {
-    pub(crate) fn new(live: Live, clock: Clock, phone_key: PhoneKey) -> Callbacks {
-        Callbacks { live, clock, phone_key }
+    pub(crate) fn new(live: Live, clock: Clock, phone_key: PhoneKey, edge: Edge) -> Callbacks {
+        Callbacks {
+            live,
+            clock,
+            phone_key,
+            edge,
+        }
     }
 }
 
@@ -88,6 +95,10 @@ impl Read {
     ) -> Result<(), String> {
         let callback = Callback::from_bytes(&input.envelope.kind, &input.value).map_err(|error| error.to_string())?;
         let id = |number: usize| stable_id(partition, input.offset, number);
+        let reply_id = |number: usize, remote_id: Option<String>, from: &str| match remote_id {
+            Some(remote_id) => domain::id::reply_id(&callback.gateway, &remote_id, &phones.hash(&sender(from))),
+            None => id(number),
+        };
         if callback.transport == TRANSPORT {
             let joined = Joined::from_callback(&callback).ok_or("a joined receipt that cannot be read")?;
             let state = joined.state().ok_or("a joined receipt without a state of ours")?;
@@ -139,16 +150,26 @@ impl Read {
                     code: code.unwrap_or_default(),
                 }),
                 Heard::Inbound {
+                    id: remote_id,
                     from,
                     to,
                     part: Some(fragment),
                     ..
-                } => self
-                    .pieces
-                    .extend(piece(index, id(number), &callback, &from, to, &fragment, phones)),
-                Heard::Inbound { from, to, text, .. } => self.replies.push(Reply {
+                } => {
+                    let ids = (reply_id(number, remote_id, &from), id(number));
+                    let piece = piece(index, ids, &callback, &from, to, &fragment, phones);
+                    self.pieces.extend(piece);
+                }
+                Heard::Inbound {
+                    id: remote_id,
+                    from,
+                    to,
+                    text,
+                    ..
+                } => self.replies.push(Reply {
                     input: index,
-                    id: id(number),
+                    id: reply_id(number, remote_id, &from),
+                    origin: id(number),
                     gateway: callback.gateway.clone(),
                     received_at: callback.received_at,
                     from,
@@ -174,6 +195,7 @@ impl Step for Callbacks {
     }
 
     async fn run(&self, partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
+        self.edge.calm().await;
         let snapshot = self.live.current();
         let mut read = Read::default();
         for (index, input) in batch.iter().enumerate() {
@@ -183,12 +205,13 @@ impl Step for Callbacks {
             told,
             unheard,
             mut replies,
-            pieces,
+            mut pieces,
             dead,
         } = read;
         let trace = |input: usize| batch.get(input).and_then(|input| input.envelope.traceparent.as_deref());
         let mut emit = self.receipts(told, unheard, tx, trace).await?;
-        replies.extend(replies::whole(pieces, &snapshot, tx).await?);
+        replies::drop_repeats(&mut replies, &mut pieces, tx).await?;
+        replies.extend(replies::whole(pieces, &snapshot, &self.phone_key, tx).await?);
         // In the order in which they came, also between whole ones and those in parts.
         replies.sort_by_key(|reply| reply.input);
         let now = self.clock.now();
@@ -333,7 +356,7 @@ impl Callbacks {
 /// A part of a reply, to be kept until the others are there.
 fn piece(
     input: usize,
-    id: Uuid,
+    (id, origin): (Uuid, Uuid),
     callback: &Callback,
     from: &str,
     to: String,
@@ -343,6 +366,7 @@ fn piece(
     let part = fragment.part?;
     Some(Piece {
         input,
+        origin,
         part: ReplyPart {
             key: ReplyKey {
                 phone_hash: phones.hash(&sender(from)),

@@ -38,6 +38,11 @@ const PARTS_KEPT: SignedDuration = SignedDuration::from_hours(24);
 const KEPT: SignedDuration = SignedDuration::from_hours(31 * 24);
 const HOUR: Duration = Duration::from_secs(3_600);
 
+/// No gateway brings a callback again for so long.
+fn callbacks_kept() -> SignedDuration {
+    SignedDuration::from_hours(Topic::Callbacks.spec().retention_hours.into())
+}
+
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
     #[error(transparent)]
@@ -76,11 +81,12 @@ pub(crate) async fn run(
             let (log, store) = (log.clone(), store.clone());
             async move { Ok(ripe(&*log, &store, KEPT).await? == RIPE_BATCH) }
         }),
-        every(HOUR, "forgetting old receipts", &shutdown, || {
+        every(HOUR, "forgetting old receipts and replies", &shutdown, || {
             let (store, now) = (store.clone(), clock.now());
             async move {
                 let mut tx = store.begin_by_key().await?;
                 tx.callbacks_unmatched_drop(now - KEPT).await?;
+                tx.heard_replies_drop(now - callbacks_kept()).await?;
                 tx.commit().await?;
                 Ok(false)
             }
@@ -182,7 +188,7 @@ async fn give_up(log: &dyn Log, store: &Store, live: &Live, key: &PhoneKey, now:
     let snapshot = live.current();
     let replies: Vec<_> = parts
         .chunk_by(|one, next| one.key == next.key)
-        .filter_map(|parts| together(parts, &snapshot, 0, true))
+        .filter_map(|parts| together(parts, &snapshot, key, 0, true))
         .collect();
     let records: Vec<NewRecord> = replies
         .iter()

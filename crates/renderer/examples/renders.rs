@@ -185,5 +185,6 @@ fn job(number: usize, contact: &Contact) -> Job {
         values: values.as_object().cloned().unwrap_or_default(),
         deferrals: 0,
         suppress: None,
+        phone: None,
     }
 }

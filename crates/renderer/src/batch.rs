@@ -144,7 +144,17 @@ impl Batch<'_> {
         let mut ids: Vec<&str> = jobs.iter().map(|read| read.job.contact_id.as_str()).collect();
         ids.sort_unstable();
         ids.dedup();
-        let contacts = tx.contacts_get(&ids).await?;
+        let mut contacts = tx.contacts_get(&ids).await?;
+        // Whoever is no contact and is answered: all that is known is the phone.
+        for job in jobs.iter().map(|read| &read.job) {
+            if let Some(phone) = &job.phone {
+                contacts.entry(job.contact_id.clone()).or_insert_with(|| Contact {
+                    id: job.contact_id.clone(),
+                    phone: Some(phone.clone()),
+                    ..Contact::default()
+                });
+            }
+        }
         let hashes: HashMap<String, Vec<u8>> = contacts
             .values()
             .filter_map(|contact| Some((contact.id.clone(), self.phone_key.hash(contact.phone.as_ref()?))))

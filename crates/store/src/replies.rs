@@ -1,12 +1,22 @@
-//! What receipts and replies look up beside the ledger: whose phone it is, what was last sent there, which messages
-//! nothing was heard of.
+//! What receipts and replies look up beside the ledger: whose phone it is, what was last sent there, which replies were heard
+//! before, which messages nothing was heard of.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::{Store, StoreError, Tx, messages::foreign, parts::match_id, time::At};
+
+/// A reply that its gateway gave an id to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeardReply {
+    /// From the gateway's id of it.
+    pub id: Uuid,
+    /// From the record that brought it.
+    pub origin: Uuid,
+    pub received_at: Timestamp,
+}
 
 /// An accepted message of which nothing more was heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +61,43 @@ impl Tx {
         .fetch_all(&mut *self.inner)
         .await?;
         Ok(rows.into_iter().collect())
+    }
+
+    /// Notes replies, in the order in which they came. The origins of those that another record brought before: these are
+    /// repeats. A record that is handed over again finds itself and is none.
+    pub async fn replies_repeated(&mut self, heard: &[HeardReply]) -> Result<HashSet<Uuid>, StoreError> {
+        if heard.is_empty() {
+            return Ok(HashSet::new());
+        }
+        // In the order of the ids, so that two of us wait for each other and do not deadlock.
+        let first: Vec<(Uuid, Uuid)> = sqlx::query_as(
+            "insert into heard_replies (id, origin, heard_at)
+             select distinct on (id) id, origin, heard_at
+             from unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) with ordinality as n (id, origin, heard_at, place)
+             order by id, place
+             on conflict (id) do update set origin = heard_replies.origin
+             returning id, origin",
+        )
+        .bind(heard.iter().map(|reply| reply.id).collect::<Vec<_>>())
+        .bind(heard.iter().map(|reply| reply.origin).collect::<Vec<_>>())
+        .bind(heard.iter().map(|reply| At(reply.received_at)).collect::<Vec<_>>())
+        .fetch_all(&mut *self.inner)
+        .await?;
+        let first: HashMap<Uuid, Uuid> = first.into_iter().collect();
+        Ok(heard
+            .iter()
+            .filter(|reply| first.get(&reply.id).is_some_and(|origin| *origin != reply.origin))
+            .map(|reply| reply.origin)
+            .collect())
+    }
+
+    /// Forgets which replies came before `before`; how many.
+    pub async fn heard_replies_drop(&mut self, before: Timestamp) -> Result<u64, StoreError> {
+        let done = sqlx::query("delete from heard_replies where heard_at < $1")
+            .bind(At(before))
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(done.rows_affected())
     }
 
     /// Keeps a gateway's last words on parts: (gateway, id, code).

@@ -253,15 +253,6 @@ impl Tx {
         .await?;
         row.as_ref().map(review).transpose()
     }
-
-    /// Since when and by whom a phone is shut off.
-    pub async fn suppression_since(&mut self, hash: &[u8]) -> Result<Option<(String, Timestamp)>, StoreError> {
-        let row: Option<(String, At)> = sqlx::query_as("select source, since from suppressions where phone_hash = $1")
-            .bind(hash)
-            .fetch_optional(&mut *self.inner)
-            .await?;
-        Ok(row.map(|(source, since)| (source, since.0)))
-    }
 }
 
 impl Store {

@@ -10,20 +10,32 @@ use crate::Outcome;
 pub(crate) fn outcome(http: &Http, status: u16, body: &[u8], reference: &str) -> Outcome {
     let answer = http.answer.clone().unwrap_or_default();
     let parsed = Parsed::new(body);
-    let word = |place: &Option<String>| place.as_deref().and_then(|place| parsed.word(place, reference));
-    let code = word(&answer.code);
-    let good = (200..300).contains(&status)
-        && (answer.success.is_empty() || code.as_ref().is_some_and(|code| answer.success.contains(code)));
-    if good {
-        return match word(&answer.id) {
-            Some(id) if !id.is_empty() => Outcome::Accepted { parts: vec![id] },
+    let words = |place: &Option<String>| match place {
+        Some(place) => parsed.words(place, reference),
+        None => Vec::new(),
+    };
+    let codes = words(&answer.code);
+    let is_success = |code: &String| answer.success.contains(code);
+    let is_good = (200..300).contains(&status);
+    if is_good && (answer.success.is_empty() || codes.iter().any(is_success)) {
+        let refused = codes
+            .iter()
+            .find(|code| !answer.success.is_empty() && !is_success(code));
+        return match (ids(words(&answer.id)), refused) {
+            (parts, None) if !parts.is_empty() => Outcome::Accepted { parts },
+            // Of a text in parts it took some.
+            (parts, Some(code)) => Outcome::Unknown {
+                code: Some(short(code)),
+                parts,
+            },
             // It says yes and does not say to what.
-            _ => Outcome::Unknown {
+            (parts, None) => Outcome::Unknown {
                 code: Some("no-id".into()),
-                parts: Vec::new(),
+                parts,
             },
         };
     }
+    let code = codes.into_iter().next();
     let by_status = format!("http-{status}");
     let by_hundred = format!("http-{}xx", status / 100);
     let meaning = code
@@ -32,7 +44,7 @@ pub(crate) fn outcome(http: &Http, status: u16, body: &[u8], reference: &str) ->
         .find_map(|key| http.errors.get(key).copied())
         .unwrap_or_else(|| by_protocol(status));
     let code = code.filter(|code| !code.is_empty()).unwrap_or(by_status);
-    let code: String = code.chars().take(100).collect();
+    let code = short(&code);
     match meaning {
         Meaning::Retry => Outcome::Retry { code, throttled: false },
         Meaning::Throttled => Outcome::Retry { code, throttled: true },
@@ -49,6 +61,24 @@ pub(crate) fn outcome(http: &Http, status: u16, body: &[u8], reference: &str) ->
             parts: Vec::new(),
         },
     }
+}
+
+/// What an answer may say of one message: a text has at most 255 parts.
+const MOST_WORDS: usize = 255;
+
+/// Each id once: two parts under one id would be one part to whoever looks for a receipt's.
+fn ids(words: Vec<String>) -> Vec<String> {
+    let mut ids: Vec<String> = Vec::with_capacity(words.len());
+    for word in words {
+        if !word.is_empty() && !ids.contains(&word) {
+            ids.push(word);
+        }
+    }
+    ids
+}
+
+fn short(code: &str) -> String {
+    code.chars().take(100).collect()
 }
 
 /// HTTP's own meaning (RFC 9110, 15; RFC 6585, 4).
@@ -78,21 +108,45 @@ impl<'a> Parsed<'a> {
         }
     }
 
-    fn word(&self, place: &str, reference: &str) -> Option<String> {
+    /// What stands there; several words only where the place has a step `*`.
+    fn words(&self, place: &str, reference: &str) -> Vec<String> {
         if place == "reference" {
-            return Some(reference.to_owned());
+            return vec![reference.to_owned()];
         }
         if let Some(prefix) = place.strip_prefix("text:") {
-            let at = self.text.find(prefix)? + prefix.len();
-            let end = |character: char| character.is_whitespace() || character == '|';
-            let word = self.text[at..].trim_start().split(end).next()?;
-            return Some(word.to_owned());
+            return self.behind(prefix).into_iter().collect();
         }
-        match self.json.as_ref()?.pointer(place)? {
+        let mut found = Vec::new();
+        if let Some(json) = &self.json {
+            find(json, place, &mut found);
+        }
+        let word = |value: &Value| match value {
             Value::String(text) => Some(text.clone()),
             Value::Number(number) => Some(number.to_string()),
             Value::Bool(yes) => Some(yes.to_string()),
             _ => None,
+        };
+        found.into_iter().filter_map(word).take(MOST_WORDS).collect()
+    }
+
+    fn behind(&self, prefix: &str) -> Option<String> {
+        let at = self.text.find(prefix)? + prefix.len();
+        let end = |character: char| character.is_whitespace() || character == '|';
+        let word = self.text[at..].trim_start().split(end).next()?;
+        Some(word.to_owned())
+    }
+}
+
+/// A JSON pointer (RFC 6901) in which a step `*` stands for every element of an array.
+fn find<'v>(value: &'v Value, place: &str, found: &mut Vec<&'v Value>) {
+    let star = place.find("/*/").or_else(|| place.strip_suffix("/*").map(str::len));
+    match star {
+        None => found.extend(value.pointer(place)),
+        Some(at) => {
+            let (before, after) = (&place[..at], &place[at + 2..]);
+            if let Some(Value::Array(items)) = value.pointer(before) {
+                items.iter().for_each(|item| find(item, after, found));
+            }
         }
     }
 }
@@ -137,6 +191,25 @@ mod tests {
                 throttled: true
             }
         );
+        // A long text: an id a part, each of which gets its receipt.
+        let parts =
+            br#"{"message-count":"3","messages":[{"status":"0","message-id":"A"},{"status":"0","message-id":"B"},
+            {"status":"0","message-id":"C"}]}"#;
+        assert_eq!(
+            outcome(&vonage, 200, parts, "r"),
+            Outcome::Accepted {
+                parts: vec!["A".into(), "B".into(), "C".into()]
+            }
+        );
+        // Some parts were taken: nobody may say that it was not, nor send it again.
+        let some = br#"{"messages":[{"status":"0","message-id":"A"},{"status":"9","error-text":"quota"}]}"#;
+        assert_eq!(
+            outcome(&vonage, 200, some, "r"),
+            Outcome::Unknown {
+                code: Some("9".into()),
+                parts: vec!["A".into()]
+            }
+        );
         let kannel = profile("kannel");
         assert_eq!(outcome(&kannel, 202, b"0: Accepted for delivery", "r"), accepted("r"));
         assert_eq!(
@@ -160,6 +233,18 @@ mod tests {
                 assert!(matches!(outcome, Outcome::Unknown { .. }), "{name}: {outcome:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_star_is_every_element() {
+        let all = |json: &str, place: &str| Parsed::new(json.as_bytes()).words(place, "r");
+        assert_eq!(
+            all(r#"{"a":[{"b":[1,2]},{"b":[3]},{"c":4}]}"#, "/a/*/b/*"),
+            ["1", "2", "3"]
+        );
+        assert_eq!(all(r#"["x",null,true]"#, "/*"), ["x", "true"]);
+        assert!(all(r#"{"a":{"b":1}}"#, "/a/*").is_empty());
+        assert_eq!(ids(vec!["x".into(), String::new(), "y".into(), "x".into()]), ["x", "y"]);
     }
 
     #[test]

@@ -1,16 +1,22 @@
 //! What an HTTP callback says, by the description's `callback` map.
 //!
 //! Fields come in the query, in a form or in JSON (an object, or a list of them). Where there is a status it is a
-//! receipt; where there is a sender and a text it is a reply; anything else is an error, and the callback is kept as a
-//! dead letter.
+//! receipt; where there is a sender and a text it is a reply, or where it is numbered a part of one; anything else is an
+//! error, and the callback is kept as a dead letter.
 
-use domain::State;
+use domain::{
+    State,
+    sms::{Fragment, Shift, Udh},
+};
 use events::Callback;
 use resources::gateway::CallbackMap;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{Heard, NotUnderstood};
+
+const BYTE_ORDER_MARKS: [char; 2] = ['\u{feff}', '\u{fffe}'];
 
 pub(crate) fn understand(callback: &Callback, resource: &resources::Gateway) -> Result<Vec<Heard>, NotUnderstood> {
     let map = resource
@@ -123,13 +129,46 @@ fn one(
         });
     }
     let from = get("from").ok_or(NotUnderstood::Missing("status"))?;
+    // An empty reply is a reply.
+    let text = get("text").unwrap_or_default();
     Ok(Heard::Inbound {
+        id: get("id"),
         from,
         to: get("to").unwrap_or_default(),
-        // An empty reply is a reply.
-        text: get("text").unwrap_or_default(),
-        part: None,
+        part: part(&get).map(|part| fragment(&text, part)),
+        text,
     })
+}
+
+/// Which part of which reply it is. `None`: it is a whole one, or its numbers make no sense, and then it is read by itself.
+fn part(get: &impl Fn(&str) -> Option<String>) -> Option<Udh> {
+    let number = |word: &str| get(word)?.trim().parse::<u8>().ok();
+    let (total, sequence) = (number("part_total")?, number("part_number")?);
+    let reference = get("part_reference")?;
+    (total > 1 && (1..=total).contains(&sequence)).then(|| Udh {
+        reference: reference.trim().parse().unwrap_or_else(|_| short(&reference)),
+        wide: true,
+        total,
+        sequence,
+    })
+}
+
+/// A reference that is a word, as a number.
+fn short(word: &str) -> u16 {
+    let digest = Sha256::digest(word.as_bytes());
+    u16::from_be_bytes([digest[0], digest[1]])
+}
+
+/// Joined like a part from SMPP: its text is decoded already, and UCS-2 (`data_coding` 8) holds any. A byte order mark would
+/// be taken for one.
+fn fragment(text: &str, part: Udh) -> Fragment {
+    let text = text.trim_start_matches(BYTE_ORDER_MARKS);
+    Fragment {
+        part: Some(part),
+        shift: Shift::default(),
+        data_coding: 8,
+        octets: text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -190,20 +229,72 @@ mod tests {
         let reply = callback(
             "application/x-www-form-urlencoded",
             "",
-            "From=%2B262692123456&To=36105&Body=STOP",
+            "MessageSid=SM7&From=%2B262692123456&To=36105&Body=STOP",
         );
         assert_eq!(
             understand(&reply, &resource).unwrap(),
             [Heard::Inbound {
+                id: Some("SM7".into()),
                 from: "+262692123456".into(),
                 to: "36105".into(),
                 text: "STOP".into(),
                 part: None
             }]
         );
+        // Fields that are no text of anybody's are none.
+        let nameless = callback(
+            "application/x-www-form-urlencoded",
+            "",
+            "From=%2B262692123456&MessageSid=",
+        );
+        assert!(matches!(
+            &understand(&nameless, &resource).unwrap()[..],
+            [Heard::Inbound { id: None, .. }]
+        ));
         let neither = callback("", "", "hello");
         assert_eq!(understand(&neither, &resource), Err(NotUnderstood::Missing("status")));
         let broken = callback("application/json", "", "{");
         assert_eq!(understand(&broken, &resource), Err(NotUnderstood::Body("JSON")));
+    }
+
+    #[test]
+    fn a_reply_in_parts_is_joined_as_one() {
+        let resource = resources::Gateway::http("main", "http://h/", "vonage");
+        let read = |body: &str| {
+            understand(&callback("application/json", "", body), &resource)
+                .unwrap()
+                .remove(0)
+        };
+        let part = |reference: &str, total: &str, number: &str, text: &str| {
+            let body = json!({
+                "msisdn": "262692123456", "to": "36105", "messageId": format!("ID{number}"), "text": text, "concat": "true",
+                "concat-ref": reference, "concat-total": total, "concat-part": number,
+            });
+            match read(&body.to_string()) {
+                Heard::Inbound { id, text, part, .. } => (id.unwrap_or_default(), text, part),
+                Heard::Receipt { .. } => panic!("not a reply"),
+            }
+        };
+        for reference in ["108", "a-word"] {
+            let (id, text, first) = part(reference, "2", "1", "à bientôt 👍, ");
+            assert_eq!((id.as_str(), text.as_str()), ("ID1", "à bientôt 👍, "));
+            let (_, _, second) = part(reference, "2", "2", "stop");
+            let fragments = [second.unwrap(), first.unwrap()];
+            assert_eq!(domain::sms::join(&fragments).unwrap(), "à bientôt 👍, stop");
+        }
+        let of = |reference: &str| part(reference, "2", "1", "x").2.unwrap().key();
+        assert_ne!(of("108"), of("109"));
+        assert_ne!(of("a-word"), of("another"));
+        // Numbers that make no sense do not keep a text from being read.
+        for (total, number) in [
+            ("1", "1"),
+            ("2", "3"),
+            ("2", "0"),
+            ("many", "1"),
+            ("", ""),
+            ("300", "1"),
+        ] {
+            assert_eq!(part("108", total, number, "stop").2, None, "{total} {number}");
+        }
     }
 }

@@ -150,6 +150,8 @@ fn inbound(delivery: &Delivery<'_>) -> Heard {
     }
     let from = String::from_utf8_lossy(delivery.source).into_owned();
     Heard::Inbound {
+        // SMPP has no id for what a person sent; what TLVs name is a message of ours.
+        id: None,
         // International: the plus belongs to it.
         from: match delivery.source_ton == 1 && !from.starts_with('+') {
             true => format!("+{from}"),
@@ -295,11 +297,18 @@ pub(crate) mod tests {
 
     #[test]
     fn a_reply_is_read_in_its_coding() {
-        let Heard::Inbound { from, to, text, part } = heard(&pdu(0, 8, &[0x04, 0x36, 0x00, 0x21], &[])) else {
+        let Heard::Inbound {
+            id,
+            from,
+            to,
+            text,
+            part,
+        } = heard(&pdu(0, 8, &[0x04, 0x36, 0x00, 0x21], &[]))
+        else {
             panic!()
         };
         assert_eq!((from.as_str(), to.as_str()), ("+262692123456", "BOUTIQUE"));
-        assert_eq!((text.as_str(), part), ("ж!", None));
+        assert_eq!((text.as_str(), part, id), ("ж!", None, None));
         let Heard::Inbound { text, part, .. } = heard(&pdu(0x40, 0, b"\x05\x00\x03\x07\x02\x01Sal", &[])) else {
             panic!()
         };

@@ -39,7 +39,18 @@ pub const PLACEHOLDERS: [(&str, &str); 12] = [
 ];
 
 /// What a callback's fields may mean.
-pub const CALLBACK_WORDS: [&str; 7] = ["id", "status", "code", "from", "to", "text", "reference"];
+pub const CALLBACK_WORDS: [&str; 10] = [
+    "id",
+    "status",
+    "code",
+    "from",
+    "to",
+    "text",
+    "reference",
+    "part_reference",
+    "part_total",
+    "part_number",
+];
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,7 +119,7 @@ pub enum Auth {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
-    /// Where the message's id stands.
+    /// Where the message's id stands, or those of its parts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<AnswerWord>,
     /// Where the gateway's own status or error code stands.
@@ -119,8 +130,9 @@ pub struct Answer {
     pub success: Vec<String>,
 }
 
-/// A JSON pointer (`/sid`); `reference`, where the gateway gives no id and reports under ours; or `text:PREFIX`: the word behind a prefix in a plain text, whose end is a space, `|` or the
-/// end of the line; `text:` alone is the first word.
+/// A JSON pointer (`/sid`), in which a step `*` is every element of an array (`/messages/*/id`); `reference`, where the
+/// gateway gives no id and reports under ours; or `text:PREFIX`: the word behind a prefix in a plain text, whose end is a
+/// space, `|` or the end of the line; `text:` alone is the first word.
 pub type AnswerWord = String;
 
 /// What a failed submission means.
@@ -143,7 +155,8 @@ pub enum Meaning {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallbackMap {
-    /// Which field (or JSON pointer) holds what: `id`, `status`, `code`; a reply's `from`, `to`, `text`.
+    /// Which field (or JSON pointer) holds what: `id`, `status`, `code`; a reply's `id`, `from`, `to`, `text`, and where it
+    /// comes in parts `part_reference` (the same on all of them), `part_total`, `part_number` (from 1).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, String>,
     /// The gateway's status words (lower case), as our states: `delivered`, `failed`, `expired`, `accepted`.

@@ -119,6 +119,7 @@ fn jobs(chunk: &Chunk, sample: f64) -> Vec<NewRecord> {
         values: values(campaign.vars.clone(), &campaign.name),
         deferrals: 0,
         suppress: None,
+        phone: None,
     };
     chunk
         .members

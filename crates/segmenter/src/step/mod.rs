@@ -147,6 +147,7 @@ fn job(firing: &Firing, event: &BusinessEvent, trace: Option<&str>) -> NewRecord
         values: firing.vars.clone(),
         deferrals: 0,
         suppress: firing.suppress,
+        phone: None,
     };
     NewRecord::wrap(
         Topic::Jobs,
