@@ -11,6 +11,10 @@ const CONTACTS: usize = 120;
 const CONVERTED: usize = 40;
 
 const KEYWORDS: &str = r#"
+[[policy.price]]
+prefix = "+262"
+micros = 45000
+
 [[policy.keyword]]
 does = "stop"
 answer = "stopped"
@@ -27,6 +31,12 @@ name = "stopped"
 class = "transactional"
 sender = "36105"
 text = "Vous ne recevrez plus de publicité de notre part."
+
+[[template]]
+name = "offer"
+class = "marketing"
+sender = "BOUTIQUE"
+text = "-20% sur {{ campaign.article }}: {{ link('https://shop.example/offre') }}"
 
 [[template]]
 name = "points"
@@ -55,17 +65,66 @@ async fn post(simulator: &Process, from: &str, text: &str) {
     assert!(answer.status().is_success());
 }
 
-async fn texts_to(simulator: &Process, phone: &str) -> Vec<String> {
+/// What phones show: to whom, and the text.
+async fn texts(simulator: &Process) -> Vec<(String, String)> {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("{}/messages?limit=10000", simulator.at("simulator_http"));
     let page: Value = client.get(url).send().await.unwrap().json().await.unwrap();
-    page["messages"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|message| message["to"] == phone)
-        .map(|message| message["text"].as_str().unwrap().to_owned())
+    let word = |message: &Value, field: &str| message[field].as_str().unwrap().to_owned();
+    let messages = page["messages"].as_array().unwrap().iter();
+    messages
+        .map(|message| (word(message, "to"), word(message, "text")))
         .collect()
+}
+
+async fn texts_to(simulator: &Process, phone: &str) -> Vec<String> {
+    let all = texts(simulator).await.into_iter();
+    all.filter(|(to, _)| to == phone).map(|(_, text)| text).collect()
+}
+
+/// Follows a link as a person does.
+async fn follow(link: &str) {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
+    let phone = "Mozilla/5.0 (Linux; Android 14) Mobile Safari/537.36";
+    let answer = client.get(link).header("user-agent", phone).send().await.unwrap();
+    assert_eq!(answer.status(), 302);
+}
+
+/// A column of the report's rows, summed.
+fn sum(report: &Value, field: &str) -> i64 {
+    let rows = report["rows"].as_array().unwrap().iter();
+    rows.map(|row| row[field].as_i64().unwrap()).sum()
+}
+
+/// What the ledger says and what the topics say, once the two are equal.
+fn equal(installation: &Installation, up: &Process, conversions: &str) -> Value {
+    let arguments = [
+        "--by",
+        "campaign,trigger,gateway,day",
+        "--conversions",
+        conversions,
+        "--within",
+        "7",
+    ];
+    eventually("the figures from the topics to be the live ones", PATIENCE, || {
+        let before = installation.json(up, &[&["report", "show"], &arguments[..]].concat());
+        let output = installation.command(up, &[&["report", "rebuild", "--json"], &arguments[..]].concat());
+        let rebuilt: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let after = installation.json(up, &[&["report", "show"], &arguments[..]].concat());
+        assert!(output.status.success() || before != after, "{rebuilt}\n{after}");
+        (output.status.success() && before == after).then(|| {
+            assert_eq!(rebuilt["rows"], after["rows"]);
+            after
+        })
+    })
+}
+
+fn phone_of(contact: usize) -> String {
+    format!("+262692{contact:06}")
 }
 
 /// Asks again and again; each question is asynchronous.
@@ -81,7 +140,8 @@ async fn figures_from_the_topics_equal_the_live_ones_and_replies_are_answered_on
         "receipt_delay_ms = 50\nreceipt_jitter_ms = 200\nfailed_percent = 10\nexpired_percent = 5\nduplicate_percent = 20\n",
     );
     let up = installation.start(&["up", "--simulator", "--script", &script, "--data-dir", "data"]);
-    let toml = format!("{}{KEYWORDS}", resources(up.at("simulator_smpp"), 1_000));
+    let policy = resources(up.at("simulator_smpp"), 1_000);
+    let toml = format!("{policy}short_links = \"{}\"\n{KEYWORDS}", up.at("callbacks"));
     installation.json(&up, &["apply", "-f", &installation.file("all.toml", &toml)]);
     installation.json(
         &up,
@@ -99,7 +159,7 @@ async fn figures_from_the_topics_equal_the_live_ones_and_replies_are_answered_on
         "--audience",
         "north",
         "--template",
-        "sale",
+        "offer",
         "--value",
         "article=tout",
         "--control-percent",
@@ -117,11 +177,26 @@ async fn figures_from_the_topics_equal_the_live_ones_and_replies_are_answered_on
         ],
     );
 
-    // Replies: of one's own word, a long one, STOP three times, a wish that only a person may decide.
-    let phone = |number: usize| format!("+262692{number:06}");
-    eventually("a message to everybody who is to reply", PATIENCE, || {
-        (status["planned"] == CONTACTS).then_some(())
+    // Whoever is to reply has got a message that the reply is one to.
+    eventually("every order to be thanked for", PATIENCE, || {
+        let report = installation.json(&up, &["report", "show", "--by", "trigger"]);
+        let rows = report["rows"].as_array().unwrap();
+        let thanks = rows.iter().find(|row| row["trigger"] == "thanks")?;
+        (thanks["planned"] == CONVERTED && thanks["pending"] == 0).then_some(())
     });
+    // Three who ordered nothing look at the offer, one of them twice.
+    let offered: Vec<(String, String)> = texts(&up)
+        .await
+        .into_iter()
+        .filter(|(to, text)| to.as_str() >= phone_of(CONVERTED).as_str() && text.contains("/l/"))
+        .collect();
+    let link = |text: &str| text[text.find("http").unwrap()..].to_owned();
+    for number in [0, 0, 1, 2] {
+        follow(&link(&offered[number].1)).await;
+    }
+
+    // Replies: of one's own word, a long one, STOP three times, a wish that only a person may decide.
+    let phone = phone_of;
     post(&up, &phone(0), "Mes points !").await;
     post(
         &up,
@@ -167,31 +242,20 @@ async fn figures_from_the_topics_equal_the_live_ones_and_replies_are_answered_on
         .await;
     }
 
-    // Everything is settled; then the two agree.
-    let arguments = [
-        "--by",
-        "campaign,trigger,gateway,day",
-        "--conversions",
-        "order.placed",
-        "--within",
-        "7",
-    ];
-    let live = eventually("nothing to be on its way", PATIENCE, || {
-        let live = installation.json(&up, &[&["report", "show"], &arguments[..]].concat());
-        let rows = live["rows"].as_array().unwrap();
-        let sum = |field: &str| rows.iter().map(|row| row[field].as_i64().unwrap()).sum::<i64>();
-        let all = CONTACTS + CONVERTED + 3;
-        (sum("planned") == all as i64 && sum("pending") == 0 && sum("accepted") == 0 && sum("replies") >= 1)
-            .then_some(live)
+    // Everything is settled; then the two agree: six replies, three of which were STOP, and four clicks.
+    eventually("nothing to be on its way", PATIENCE, || {
+        let live = installation.json(&up, &["report", "show", "--by", "campaign"]);
+        let all = (CONTACTS + CONVERTED + 3) as i64;
+        let settled = sum(&live, "planned") == all && sum(&live, "pending") == 0 && sum(&live, "accepted") == 0;
+        (settled && sum(&live, "replies") == 6 && sum(&live, "clicks") == 4).then_some(())
     });
-    let rebuilt = eventually("the figures from the topics to be the live ones", PATIENCE, || {
-        let output = installation.command(&up, &[&["report", "rebuild", "--json"], &arguments[..]].concat());
-        let rebuilt: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let current = installation.json(&up, &[&["report", "show"], &arguments[..]].concat());
-        assert!(output.status.success() || current != live, "{rebuilt}\n{current}");
-        output.status.success().then_some(rebuilt)
-    });
-    assert_eq!(rebuilt["rows"], live["rows"]);
+    let live = equal(&installation, &up, "order.placed");
+    assert_eq!(
+        (sum(&live, "stops"), sum(&live, "replies"), sum(&live, "clicks")),
+        (3, 6, 4)
+    );
+    // A price a part that a gateway took.
+    assert_eq!(sum(&live, "cost_micros"), 45_000 * sum(&live, "parts"));
 
     let rows = live["rows"].as_array().unwrap();
     let of_campaign = |field: &str| -> i64 {
@@ -202,7 +266,8 @@ async fn figures_from_the_topics_equal_the_live_ones_and_replies_are_answered_on
     for field in ["planned", "suppressed", "delivered", "failed", "expired", "unknown"] {
         assert_eq!(of_campaign(field), status[field].as_i64().unwrap(), "{field}");
     }
-    assert!(of_campaign("failed") > 0 && of_campaign("parts") > 0);
+    assert!(of_campaign("failed") > 0 && of_campaign("parts") > 0 && of_campaign("cost_micros") > 0);
+    assert_eq!(of_campaign("clicks"), 4);
     let failed = rows
         .iter()
         .find_map(|row| row["failed_by"].as_object().filter(|by| !by.is_empty()));
@@ -224,6 +289,22 @@ async fn figures_from_the_topics_equal_the_live_ones_and_replies_are_answered_on
     assert!(control["of"].as_i64().unwrap() > 0);
     let number = |field: &str| found[field].as_f64().unwrap();
     assert!(number("low") < number("difference") && number("difference") < number("high"));
+
+    // What people do with a message is an event as any other, and may be what was hoped for.
+    for (kind, converted) in [("sms.clicked", 3), ("sms.replied", 4)] {
+        let figures = equal(&installation, &up, kind);
+        let conversions = figures["conversions"].as_array().unwrap();
+        let of = conversions
+            .iter()
+            .find(|one| one["campaign"] == campaign.as_str())
+            .unwrap();
+        let count = |group: &str| of[group]["converted"].as_i64().unwrap();
+        assert_eq!(count("planned") + count("control"), converted, "{kind}");
+    }
+    // The figures do not change with whoever is forgotten.
+    let number: usize = offered[0].0.trim_start_matches("+262692").parse().unwrap();
+    installation.json(&up, &["contacts", "erase", &format!("c{number}")]);
+    assert_eq!(equal(&installation, &up, "sms.clicked")["rows"], live["rows"]);
 
     // The same receipts as a Parquet file, one row a message and state.
     let file = installation.path().join("receipts.parquet");

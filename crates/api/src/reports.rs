@@ -1,9 +1,10 @@
 //! Reports: what became of messages, and whether it was worth it.
 //!
 //! The live figures come from the ledger. The same report can be made from the topics alone ([`Source::Topics`]): `jobs` say
-//! what was planned, `receipts` which states it reached, `clicks` and `inbound` who answered, `events` who converted. The
-//! two are equal once nothing is on its way, for as long as the topics keep their records; `tamtam report rebuild` compares
-//! them.
+//! what was planned, `receipts` which states it reached, `clicks` and `inbound` who answered, and with `events` who converted.
+//! The two are equal once nothing is on its way, for as long as the topics keep their records; `tamtam report rebuild` compares
+//! them. An erased contact's clicks and replies stay counted on both sides; what else it did is gone from the history, and
+//! the topics' side counts conversions by it until they have forgotten it, too.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -14,10 +15,10 @@ use domain::{
     Cause, Reason, State,
     report::{Answer, By, Cell, Conversions, Group, Report, Share},
 };
-use events::{Envelope, Inbound, Job, Receipt, Record, Topic};
+use events::{Click, Envelope, Inbound, Job, Receipt, Record, Topic};
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use store::reports::Scope;
 use uuid::Uuid;
 
@@ -161,21 +162,47 @@ impl Api {
         }
         let mut conversions = BTreeMap::new();
         if let Some((kind, days)) = &request.conversions {
-            let mut done: HashMap<String, Vec<Timestamp>> = HashMap::new();
-            self.each_value(Topic::Events, |envelope, _| {
-                if envelope.kind == *kind
-                    && let (Some(contact), Some(time)) = (&envelope.subject, envelope.time)
-                {
-                    done.entry(contact.clone()).or_default().push(micros(time));
-                }
-            })
-            .await?;
+            let done = self.done(kind).await?;
             conversions = facts.conversions(&done, SignedDuration::from_hours(days * 24));
         }
         for cell in facts.cells() {
             report.add(cell);
         }
         Ok(ReportAnswer { report, conversions })
+    }
+
+    /// When contacts did something, by their ids: what the segmenter makes events of the history from.
+    async fn done(&self, kind: &str) -> Result<HashMap<String, Vec<Timestamp>>, ApiError> {
+        let mut done: HashMap<String, Vec<Timestamp>> = HashMap::new();
+        let mut add = |contact: String, time: Timestamp| done.entry(contact).or_default().push(micros(time));
+        // These two change a contact and are no events of its history.
+        if !["contact.updated", "contact.erased"].contains(&kind) {
+            self.each_value(Topic::Events, |envelope, value| {
+                if envelope.kind == kind
+                    && value.is_object()
+                    && let (Some(contact), Some(time)) = (&envelope.subject, envelope.time)
+                {
+                    add(contact.clone(), time);
+                }
+            })
+            .await?;
+        }
+        match kind {
+            "sms.clicked" => {
+                self.each::<Click>(Topic::Clicks, |_, click| add(click.contact_id, click.at))
+                    .await?;
+            }
+            "sms.replied" => {
+                self.each::<Inbound>(Topic::Inbound, |_, inbound| {
+                    if let Some(contact) = inbound.contact_id {
+                        add(contact, inbound.received_at);
+                    }
+                })
+                .await?;
+            }
+            _ => {}
+        }
+        Ok(done)
     }
 
     /// Every record of a topic that is one of ours.
@@ -193,12 +220,19 @@ impl Api {
         Ok(())
     }
 
+    /// Every record of a topic, whose data may be anybody's. What its headers do not say is read as the segmenter does: the
+    /// contact from the key, the time from when it was appended; no data is an object without fields.
     async fn each_value(&self, topic: Topic, mut take: impl FnMut(&Envelope, &Value) + Send) -> Result<(), ApiError> {
         let mut records = std::pin::pin!(self.topic_records(topic, Begin::Start, false).await?);
         while let Some(record) = records.next().await {
             let (_, record) = record?;
-            if let Ok(envelope) = Envelope::from_headers(&record.headers) {
-                let value = serde_json::from_slice(&record.value).unwrap_or_default();
+            if let Ok(mut envelope) = Envelope::from_headers(&record.headers) {
+                envelope.time = envelope.time.or_else(|| record.appended_at());
+                envelope.subject = envelope.subject.or(Some(record.key)).filter(|id| !id.is_empty());
+                let value = match record.value.is_empty() {
+                    true => Value::Object(Map::new()),
+                    false => serde_json::from_slice(&record.value).unwrap_or_default(),
+                };
                 take(&envelope, &value);
             }
         }

@@ -254,7 +254,7 @@ fn line(topic: Topic, partition: u32, record: StoredRecord, reveal: bool) -> Tai
     TailLine {
         id,
         kind,
-        time: time.or_else(|| Timestamp::from_millisecond(record.timestamp_ms).ok()),
+        time: time.or_else(|| record.appended_at()),
         key: record.key,
         partition,
         offset: record.offset,

@@ -94,6 +94,14 @@ pub struct StoredRecord {
     pub value: Vec<u8>,
 }
 
+impl StoredRecord {
+    /// `None`: the bus does not say.
+    pub fn appended_at(&self) -> Option<Timestamp> {
+        let known = (self.timestamp_ms > 0).then_some(self.timestamp_ms)?;
+        Timestamp::from_millisecond(known).ok()
+    }
+}
+
 impl std::fmt::Debug for NewRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NewRecord")

@@ -22,7 +22,8 @@ pub use live::Live;
 pub use runner::{Runner, RunnerConfig, RunnerError};
 
 /// A record as a step sees it: the envelope is read, the data is not. The envelope's `traceparent` is always there and is
-/// this stage's own span: handed on to [`NewRecord::wrap`], the trace goes on.
+/// this stage's own span: handed on to [`NewRecord::wrap`], the trace goes on. Its `time` is when the record was appended
+/// where the record says none.
 #[derive(Clone, Debug)]
 pub struct Input {
     pub offset: i64,

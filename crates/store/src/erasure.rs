@@ -1,7 +1,8 @@
 //! Opt-outs that outlive their contacts: erasing a person, and keeping what the person said against all that comes later.
 //!
 //! What is erased is gone from every table of ours. Two things stay: the phone's keyed hash where the person said "no", so
-//! that no later import writes to it, and what the ledger needs to add up: ids, states and the hash.
+//! that no later import writes to it, and what the ledger and the reports need to add up: ids, states and the hash, and that a
+//! message was clicked or answered, under types of their own that no audience and no trigger asks for.
 
 use std::collections::HashMap;
 
@@ -30,9 +31,24 @@ impl Tx {
         let hashes: Vec<Vec<u8>> = known.values().filter_map(refused).collect();
         self.suppressions_put(&hashes, Scope::Marketing, "erased", now).await?;
         for statement in [
-            // An event that started messages stays as the audit's left side, without what it said.
-            "delete from history where contact_id = any($1) and planned = 0",
-            "update history set data = '{}' where contact_id = any($1)",
+            // An event that started messages stays as the audit's left side, one that a report counts for its message,
+            // both without what else they said.
+            "delete from history where contact_id = any($1) and planned = 0
+                 and not (source = 'tamtam'
+                     and type in ('sms.clicked', 'sms.replied', 'erased.click', 'erased.reply', 'erased.stop'))",
+            "update history set
+                 type = case
+                     when source <> 'tamtam' then type
+                     when type = 'sms.clicked' then 'erased.click'
+                     when type = 'sms.replied' and data->>'keyword' = 'stop' then 'erased.stop'
+                     when type = 'sms.replied' then 'erased.reply'
+                     else type end,
+                 data = case
+                     when source = 'tamtam'
+                         and type in ('sms.clicked', 'sms.replied', 'erased.click', 'erased.reply', 'erased.stop')
+                     then jsonb_strip_nulls(jsonb_build_object('message_id', data->'message_id'))
+                     else '{}' end
+             where contact_id = any($1)",
             "update trigger_log set vars = '{}' where contact_id = any($1)",
             "delete from consent_log where contact_id = any($1)",
             "delete from short_links where contact_id = any($1)",

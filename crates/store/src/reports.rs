@@ -1,6 +1,7 @@
 //! Reports from the ledger and the history, each one query over a period of planning.
 //!
-//! Clicks and replies are events of the contact's history that name the message (`sms.clicked`, `sms.replied`).
+//! Clicks and replies are events of the contact's history that name the message (`sms.clicked`, `sms.replied`; what an erasure
+//! leaves of them: `erased.click`, `erased.reply`, `erased.stop`).
 
 use std::collections::BTreeMap;
 
@@ -89,9 +90,11 @@ impl Store {
         let rows: Vec<AnswerRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "with said as (
                  select h.contact_id, (h.data->>'message_id')::uuid as message_id,
-                     case when h.type = 'sms.clicked' then 'click' when h.data->>'keyword' = 'stop' then 'stop' else 'reply' end as what
+                     case when h.type in ('sms.clicked', 'erased.click') then 'click'
+                         when h.data->>'keyword' = 'stop' or h.type = 'erased.stop' then 'stop' else 'reply' end as what
                  from history h
-                 where h.type in ('sms.clicked', 'sms.replied') and h.source = 'tamtam'
+                 where h.type in ('sms.clicked', 'sms.replied', 'erased.click', 'erased.reply', 'erased.stop')
+                   and h.source = 'tamtam'
                    and h.data->>'message_id' is not null and ($1::timestamptz is null or h.time >= $1)
              )
              select m.campaign_id::text, m.trigger, m.gateway, (m.planned_at at time zone 'UTC')::date, s.what, count(*)
@@ -132,10 +135,15 @@ impl Store {
         kind: &str,
         within: SignedDuration,
     ) -> Result<BTreeMap<Group, Conversions>, StoreError> {
+        let kinds = match kind {
+            "sms.clicked" => vec![kind, "erased.click"],
+            "sms.replied" => vec![kind, "erased.reply", "erased.stop"],
+            _ => vec![kind],
+        };
         let rows: Vec<ConversionRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "select m.campaign_id::text, m.trigger, coalesce(m.reason = 'control-group', false), count(*),
                  count(*) filter (where exists (select from history h
-                     where h.contact_id = m.contact_id and h.type = $5
+                     where h.contact_id = m.contact_id and h.type = any($5)
                        and h.time >= m.planned_at and h.time < m.planned_at + $6 * interval '1 second'))
              from messages m where {IN_SCOPE} and (m.campaign_id is not null or m.trigger is not null)
              group by 1, 2, 3"
@@ -145,7 +153,7 @@ impl Store {
         .bind(at(scope.until))
         .bind(scope.campaign)
         .bind(scope.trigger.as_deref())
-        .bind(kind)
+        .bind(kinds)
         .bind(within.as_secs() as f64)
         .fetch_all(&self.pool)
         .await?;

@@ -46,6 +46,8 @@ impl Batch {
                     let own = trace::continue_from(stage, envelope.traceparent.as_deref(), &envelope.id);
                     // What the step sends on has this stage's span as its parent.
                     envelope.traceparent = Some(own.traceparent().to_owned());
+                    // Read again, by whomever, it is of the same time: not of the one at which it is read.
+                    envelope.time = envelope.time.or_else(|| record.appended_at());
                     if !own.span().is_none() {
                         batch._traces.push(own);
                     }
@@ -247,6 +249,22 @@ mod tests {
         }
         assert_eq!(singles, [5..9, 9..10, 10..40, 40..41]);
         assert_eq!(batch.inputs_in(&(5..11)).len(), 2);
+    }
+
+    #[test]
+    fn a_record_without_a_time_has_that_of_its_append() {
+        let appended = StoredRecord {
+            timestamp_ms: 1_780_000_000_123,
+            ..record(5, true, 1)
+        };
+        let batch = batch(vec![appended, record(6, true, 1)]);
+        let times: Vec<Option<String>> = batch
+            .inputs_in(&(5..7))
+            .iter()
+            .map(|input| input.envelope.time.map(|time| time.to_string()))
+            .collect();
+        // Of the second the bus does not say.
+        assert_eq!(times, [Some("2026-05-28T20:26:40.123Z".to_owned()), None]);
     }
 
     #[test]
