@@ -8,6 +8,8 @@ mod audience;
 mod bus;
 mod bus_contract;
 mod bus_postgres;
+mod callbacks;
+mod callbacks_ways;
 mod chaos;
 mod console;
 mod console_replies;

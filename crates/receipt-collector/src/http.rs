@@ -16,7 +16,7 @@ use std::{
 use axum::{
     Router,
     body::Bytes,
-    extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, Request, State},
+    extract::{ConnectInfo, DefaultBodyLimit, Path, RawQuery, Request, State, rejection::BytesRejection},
     http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
@@ -117,7 +117,7 @@ async fn callback(
     method: Method,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let snapshot = edge.live.current();
     let Some(resource) = snapshot
@@ -131,6 +131,14 @@ async fn callback(
     if query.len() > MAX_QUERY {
         return counted("too-large", StatusCode::URI_TOO_LONG, "the address is over 16 KiB\n");
     }
+    // Taken here and not by axum itself, which would answer without counting it.
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return counted("too-large", StatusCode::PAYLOAD_TOO_LARGE, "the body is over 64 KiB\n");
+        }
+        Err(_) => return counted("broken", StatusCode::BAD_REQUEST, "the body broke off\n"),
+    };
     let header = |name: &str| {
         let value = headers.get(name)?;
         Some(value.to_str().ok()?.to_owned())
