@@ -1,8 +1,13 @@
 //! Importing a table of contacts through the API.
 
-use api::import::{ImportOptions, ImportProgress, ImportReport};
+use api::{
+    Role,
+    import::{ImportOptions, ImportProgress, ImportReport},
+};
 use futures::stream;
 use jiff::Timestamp;
+use reqwest::Method;
+use serde_json::Value;
 
 use crate::support::server::{Server, admin};
 
@@ -178,4 +183,44 @@ async fn an_audience_is_explained() {
             .await
             .is_err()
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_rejected_row_is_told_as_the_file_is_read() {
+    const BAD: usize = 2_500;
+    let server = Server::start().await;
+    let mut file = "id,phone\n".to_owned();
+    for number in 0..BAD {
+        file += &format!("good{number},0692{number:06}\nbad{number},12\n");
+    }
+    let answer = server
+        .request(Method::POST, "/v1/contacts/import?region=RE&rejected=all", Role::Admin)
+        .header("content-type", "text/csv")
+        .body(file)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    let text = answer.text().await.unwrap();
+    let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = lines.pop().unwrap();
+    assert_eq!(last["imported"]["created"], BAD);
+    assert_eq!(last["imported"]["rejected"], BAD);
+    let told: Vec<u64> = lines.iter().map(|row| row["line"].as_u64().unwrap()).collect();
+    let expected: Vec<u64> = (0..BAD as u64).map(|number| number * 2 + 3).collect();
+    assert_eq!(told, expected);
+    assert!(lines.iter().all(|row| row["field"] == "phone"));
+
+    // What is wrong with the whole file is the answer's status, and a file without mistakes is one line.
+    let import = |file: &'static str| {
+        server
+            .request(Method::POST, "/v1/contacts/import?rejected=all", Role::Admin)
+            .header("content-type", "text/csv")
+            .body(file)
+            .send()
+    };
+    assert_eq!(import("name\nAna\n").await.unwrap().status(), 400);
+    let whole = import("id\nnew\n").await.unwrap().text().await.unwrap();
+    let whole: Value = serde_json::from_str(whole.trim()).unwrap();
+    assert_eq!(whole["imported"]["created"], 1);
 }

@@ -67,7 +67,7 @@ default_region = "RE"
 micros = 50000
 "#;
 
-async fn apply(store: &Store, toml: &str) {
+pub(crate) async fn apply(store: &Store, toml: &str) {
     let resources: Vec<_> = parse_toml(toml)
         .unwrap()
         .iter()
@@ -84,7 +84,7 @@ async fn apply(store: &Store, toml: &str) {
     tx.commit().await.unwrap();
 }
 
-fn contact(id: &str, phone: Option<&str>, region: &str) -> ContactChange {
+pub(crate) fn contact(id: &str, phone: Option<&str>, region: &str) -> ContactChange {
     ContactChange {
         id: id.into(),
         phone: Some(phone.map(Phone::from_e164)),
@@ -94,7 +94,7 @@ fn contact(id: &str, phone: Option<&str>, region: &str) -> ContactChange {
     }
 }
 
-async fn contacts(store: &Store, changes: &[ContactChange]) {
+pub(crate) async fn contacts(store: &Store, changes: &[ContactChange]) {
     let mut tx = store.begin().await.unwrap();
     tx.contacts_upsert(changes, "test", "test", Timestamp::now())
         .await
@@ -275,6 +275,25 @@ async fn once_per_counts_what_the_same_batch_decided() {
 }
 
 #[tokio::test]
+async fn events_outside_a_triggers_dates_start_nothing() {
+    let mut alone = Alone::new("2026-06-01T10:00:00Z").await;
+    let mut snapshot = Snapshot::default();
+    let toml = "[[trigger]]\nname = \"x\"\non = \"x\"\ntemplate = \"t\"\nfrom = \"2026-06-01T09:00:00Z\"\n\
+                until = \"2026-06-01T09:30:00Z\"";
+    snapshot.insert(parse_toml(toml).unwrap().remove(0), 1);
+    let time = alone.time.clone();
+    let clock = Clock::from_fn(move || Timestamp::from_second(time.load(Ordering::SeqCst)).unwrap());
+    alone.step = Segmenter::new(Live::fixed(snapshot), clock, alone.store.phone_key().await.unwrap());
+    let batch = [
+        alone.event("before", "42", "x", -3_601, json!({})),
+        alone.event("first", "42", "x", -3_600, json!({})),
+        alone.event("last", "42", "x", -1_801, json!({})),
+        alone.event("after", "42", "x", -1_800, json!({})),
+    ];
+    assert_eq!(names(&alone.run(&batch).await), [pair("x", "first"), pair("x", "last")]);
+}
+
+#[tokio::test]
 async fn an_erased_contact_is_gone_and_comes_back_as_new() {
     let mut alone = Alone::new("2026-06-01T10:00:00Z").await;
     let batch = [
@@ -322,7 +341,7 @@ async fn a_changed_contact_stays_opted_out() {
 }
 
 /// A segmenter in a runtime of its own: dropped, everything in it stops where it stands, as when a process is killed.
-struct Process {
+pub(crate) struct Process {
     runtime: Option<tokio::runtime::Runtime>,
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<()>>,
@@ -363,11 +382,11 @@ impl Process {
         }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.runtime.take().unwrap().shutdown_background();
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         self.task.take().unwrap().await.unwrap();
         self.runtime.take().unwrap().shutdown_background();
@@ -383,15 +402,15 @@ impl Drop for Process {
     }
 }
 
-struct Stand {
-    store: Store,
-    url: String,
-    log: Arc<dyn Log>,
-    kafka: Option<::bus::KafkaConfig>,
+pub(crate) struct Stand {
+    pub store: Store,
+    pub url: String,
+    pub log: Arc<dyn Log>,
+    pub kafka: Option<::bus::KafkaConfig>,
 }
 
 impl Stand {
-    async fn new() -> Stand {
+    pub async fn new() -> Stand {
         let url = crate::support::database::empty_database().await;
         let store = Store::connect(&url, 10, Duration::from_secs(10)).await.unwrap();
         store.migrate().await.unwrap();
@@ -405,19 +424,19 @@ impl Stand {
         }
     }
 
-    fn start(&self) -> Process {
+    pub fn start(&self) -> Process {
         Process::start(&self.url, self.kafka.clone())
     }
 
-    async fn jobs(&self) -> Vec<StoredRecord> {
+    pub async fn jobs(&self) -> Vec<StoredRecord> {
         records(&*self.log, Topic::Jobs).await
     }
 
-    async fn waiting(&self) -> i64 {
+    pub async fn waiting(&self) -> i64 {
         self.store.deferred_count().await.unwrap().0
     }
 
-    async fn launch(&self, new: NewCampaign) -> Uuid {
+    pub async fn launch(&self, new: NewCampaign) -> Uuid {
         let mut tx = self.store.begin().await.unwrap();
         let campaign = tx.campaign_create(&new, "test", Timestamp::now()).await.unwrap();
         tx.campaign_launch(new.id, None, &new.expression, "test", Timestamp::now())
@@ -428,7 +447,7 @@ impl Stand {
     }
 }
 
-fn campaign(expression: &str) -> NewCampaign {
+pub(crate) fn campaign(expression: &str) -> NewCampaign {
     drafted(
         Uuid::from_u128(u128::from(std::process::id()) << 64 | 77),
         "Soldes",
@@ -437,7 +456,7 @@ fn campaign(expression: &str) -> NewCampaign {
     )
 }
 
-fn distinct(jobs: &[StoredRecord]) -> BTreeSet<String> {
+pub(crate) fn distinct(jobs: &[StoredRecord]) -> BTreeSet<String> {
     jobs.iter().map(id_of).collect()
 }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use domain::{
     Contact,
-    audience::{Explained, Expression, Occurrence, Past},
+    audience::{Explained, Expression, Occurrence, Past, nearest},
 };
+use events::BusinessEvent;
+use jiff::Timestamp;
 use resources::Snapshot;
-use store::audience::Named;
+use store::{StoreError, audience::Named};
 
 use crate::{
     Api, ApiError, Caller, Role,
@@ -33,6 +35,14 @@ pub struct AudienceExplanation {
     pub hints: Vec<String>,
     /// Clause by clause why one contact is in or out, if one was asked for.
     pub contact: Option<Explained>,
+}
+
+/// The event that started a trigger.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EventKey<'a> {
+    pub kind: &'a str,
+    pub source: &'a str,
+    pub id: &'a str,
 }
 
 /// One of the conditions that must all hold.
@@ -79,11 +89,11 @@ impl Api {
     ) -> Result<AudienceExplanation, ApiError> {
         caller.require(&[Role::Campaigns, Role::Read])?;
         let (expression, named) = self.audience(text).await?;
+        let now = self.clock.now();
         let contact = match contact {
-            Some(id) => Some(self.explain_contact(&expression, &named, id).await?),
+            Some(id) => Some(self.explain_contact(&expression, &named, id, None, now).await?),
             None => None,
         };
-        let now = self.clock.now();
         let mut parts = expression.clauses();
         if parts.len() > MAX_CLAUSES {
             let rest = parts.split_off(MAX_CLAUSES - 1);
@@ -109,9 +119,26 @@ impl Api {
         })
     }
 
-    async fn explain_contact(&self, expression: &Expression, named: &Named, id: &str) -> Result<Explained, ApiError> {
+    /// What is probably a mistake in an expression: names that no contact has.
+    pub async fn audience_hints(&self, caller: &Caller, text: &str) -> Result<Vec<String>, ApiError> {
+        caller.require(&[Role::Campaigns, Role::Read])?;
+        let (expression, _) = self.audience(text).await?;
+        Ok(self.hints(&expression).await?)
+    }
+
+    /// Clause by clause whether an expression holds for a contact at `now`, by what is known of it today. `event` is the
+    /// triggering one.
+    pub(crate) async fn explain_contact(
+        &self,
+        expression: &Expression,
+        named: &Named,
+        id: &str,
+        event: Option<EventKey<'_>>,
+        now: Timestamp,
+    ) -> Result<Explained, ApiError> {
         let audiences = |name: &str| named.get(name).map(Arc::clone);
-        let types = expression.did_types_with(&audiences);
+        let mut types = expression.did_types_with(&audiences);
+        types.extend(event.map(|event| event.kind.to_owned()));
         let types: Vec<&str> = types.iter().map(String::as_str).collect();
         let mut tx = self.store.begin().await?;
         let contact = tx.contacts_get(&[id]).await?.remove(id);
@@ -136,18 +163,28 @@ impl Api {
             })
             .collect();
         past.received = &received;
-        Ok(expression.explain(&contact, &past, None, &audiences, self.clock.now()))
+        let event = event.and_then(|key| {
+            let is = |event: &&BusinessEvent| event.source == key.source && event.id == key.id;
+            events.iter().find(is).map(|event| &event.data)
+        });
+        Ok(expression.explain(&contact, &past, event, &audiences, now))
     }
 
     /// Names that no contact has, with what was probably meant.
-    async fn hints(&self, expression: &Expression) -> Result<Vec<String>, ApiError> {
+    pub(crate) async fn hints(&self, expression: &Expression) -> Result<Vec<String>, StoreError> {
         let names: Vec<String> = expression.attributes().into_iter().collect();
-        let near = expression.near_misses();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
         let unknown = self.store.attributes_unknown(&names).await?;
+        let known = match unknown.is_empty() {
+            true => Vec::new(),
+            false => self.store.attribute_names().await?,
+        };
         Ok(unknown
             .into_iter()
-            .map(|name| match near.iter().find(|(missed, _)| *missed == name) {
-                Some((_, field)) => format!("no contact has `{name}`; did you mean `{field}`?"),
+            .map(|name| match nearest(&name, &known) {
+                Some(meant) => format!("no contact has `{name}`; did you mean `{meant}`?"),
                 None => format!("no contact has `{name}`"),
             })
             .collect())

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use domain::CampaignState;
 use futures::{Stream, stream};
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde_json::{Map, Value};
 use store::{Campaign, CampaignError, NewCampaign, campaigns::CampaignLogLine, messages::Counts};
 use uuid::Uuid;
@@ -45,6 +45,38 @@ pub struct CampaignDraft {
     /// The share of the audience that gets nothing, to compare with.
     pub control_percent: u32,
     pub idempotency_key: Option<String>,
+}
+
+/// When to start: an instant, or a local time of a zone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    At(Timestamp),
+    Local(DateTime),
+}
+
+impl Start {
+    /// RFC 3339, or a local time such as `2026-12-24T09:00`.
+    pub fn parse(text: &str) -> Option<Start> {
+        let at = text.parse().map(Start::At);
+        at.or_else(|_| text.parse().map(Start::Local)).ok()
+    }
+
+    /// The instant. A local time that a change of the clock leaves out is as much later; of one that comes twice it is the
+    /// first.
+    pub fn resolve(self, zone: Option<&str>) -> Result<Timestamp, ApiError> {
+        let local = match self {
+            Start::At(at) => return Ok(at),
+            Start::Local(local) => local,
+        };
+        let zone = zone.ok_or_else(|| {
+            ApiError::invalid("zone", "a time without an offset is a local one: expected its zone such as `Indian/Reunion`")
+        })?;
+        let zone = TimeZone::get(zone).map_err(|_| {
+            ApiError::invalid("zone", "unknown zone: expected an IANA name such as `Indian/Reunion`")
+        })?;
+        zone.to_timestamp(local)
+            .map_err(|_| ApiError::invalid("at", "is out of range: expected a time such as 2026-12-24T09:00"))
+    }
 }
 
 /// A campaign and where its messages stand.
@@ -161,6 +193,23 @@ impl Api {
         }
     }
 
+    /// [`Api::campaign_launch`] at a time that may be a local one: of `zone`, or of the campaign's own.
+    pub async fn campaign_launch_at(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        start: Start,
+        zone: Option<&str>,
+    ) -> Result<Campaign, ApiError> {
+        caller.require(&[Role::Campaigns])?;
+        let own = match (start, zone) {
+            (Start::Local(_), None) => self.campaign(id).await?.zone,
+            _ => None,
+        };
+        let when = start.resolve(zone.or(own.as_deref()))?;
+        self.campaign_launch(caller, id, Some(when)).await
+    }
+
     /// Nothing more goes to a gateway; what is there already is not called back.
     pub async fn campaign_pause(&self, caller: &Caller, id: Uuid) -> Result<Campaign, ApiError> {
         self.campaign_step(caller, id, Step::Pause).await
@@ -262,6 +311,12 @@ impl Api {
             None => None,
         };
         Ok(self.store.campaign_list(before, limit).await?)
+    }
+
+    /// Those that are being sent, running or paused, the newest first.
+    pub async fn campaigns_sending(&self, caller: &Caller, limit: i64) -> Result<Vec<Campaign>, ApiError> {
+        caller.require(&[Role::Campaigns, Role::Read])?;
+        Ok(self.store.campaigns_sending(limit).await?)
     }
 
     /// Who did what with it, oldest first.

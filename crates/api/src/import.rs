@@ -30,6 +30,9 @@ pub struct ImportOptions {
     pub mapping: BTreeMap<String, String>,
     /// Rejected rows beyond so many are counted and not listed.
     pub max_errors: usize,
+    /// Where every rejected row goes as soon as it is known, however many there are; where nobody takes them any more,
+    /// the import goes on. What goes here is not listed in the report.
+    pub rejected: Option<mpsc::Sender<RejectedRow>>,
 }
 
 impl Default for ImportOptions {
@@ -38,6 +41,7 @@ impl Default for ImportOptions {
             region: None,
             mapping: BTreeMap::new(),
             max_errors: 1_000,
+            rejected: None,
         }
     }
 }
@@ -124,6 +128,15 @@ impl Api {
         let mut done = ImportProgress::default();
         while let Some(batch) = read.next().await {
             let mut batch = batch.map_err(|_| ApiError::internal("reading the table failed"))?;
+            if let Some(rejected) = &options.rejected {
+                report.rejected += batch.rejected.len() as u64;
+                for row in batch.rejected.drain(..) {
+                    if rejected.send(row).await.is_err() {
+                        break;
+                    }
+                }
+                batch.rejected.clear();
+            }
             let (answers, opted_out) = self.contacts_write(&mut batch.changes, &caller.name, "import").await?;
             report.add(&answers, opted_out, batch.rejected, options.max_errors);
             done.rows += batch.rows;

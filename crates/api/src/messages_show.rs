@@ -1,14 +1,18 @@
 //! "Why did 42 get this, or not?": a message's row, its cause, its reason, and everything that happened to it in order.
 
-use domain::{Cause, Reason, State};
+use domain::{
+    Cause, Reason, State,
+    audience::{Explained, Expression},
+};
 use jiff::Timestamp;
 use store::{
+    audience::Named,
     explain::{PartLine, Waiting},
     messages::MessageRow,
 };
 use uuid::Uuid;
 
-use crate::{Api, ApiError, Caller, Role, events::check_id};
+use crate::{Api, ApiError, Caller, ErrorKind, Role, audience::EventKey, events::check_id, resources::named};
 
 /// The most that one list shows.
 pub const MAX_LIST: i64 = 1_000;
@@ -21,12 +25,24 @@ pub struct MessageStory {
     pub explanation: String,
     /// The campaign's name, where a campaign caused it.
     pub campaign: Option<String>,
+    /// Clause by clause why the contact is in the campaign's audience or the trigger's conditions, or is not, by what is
+    /// known of it today; absent where nothing is asked of it, or it is gone.
+    pub why: Option<Explained>,
     /// What it waits for, if it waits.
     pub waiting: Option<Waiting>,
     /// Each SMS that a gateway took.
     pub parts: Vec<PartLine>,
     /// Oldest first.
     pub log: Vec<LogLine>,
+}
+
+/// What is asked of a contact, and of which moment.
+struct Conditions {
+    expression: Expression,
+    named: Named,
+    /// The triggering event's type, source and id.
+    event: Option<(String, String, String)>,
+    at: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +57,19 @@ impl Api {
         let message = self.message_get(caller, id).await?;
         let waiting = self.store.message_waiting(&message.contact_id, id).await?;
         let parts = self.store.message_parts_of(id).await?;
+        let why = match self.message_conditions(&message).await? {
+            Some(Conditions { expression, named, event, at }) => {
+                let event = event.as_ref().map(|(kind, source, id)| EventKey { kind, source, id });
+                let why = self.explain_contact(&expression, &named, &message.contact_id, event, at).await;
+                match why {
+                    Ok(why) => Some(why),
+                    // Somebody who was erased.
+                    Err(error) if error.kind == ErrorKind::NotFound => None,
+                    Err(error) => return Err(error),
+                }
+            }
+            None => None,
+        };
         let mut log = times(&message);
         let mut campaign = None;
         if let Cause::Campaign { campaign_id } = &message.cause
@@ -71,10 +100,48 @@ impl Api {
             explanation: explain(&message, campaign.as_deref(), waiting.as_ref()),
             message,
             campaign,
+            why,
             waiting,
             parts,
             log,
         })
+    }
+
+    /// What was asked of the contact before this message was planned.
+    async fn message_conditions(&self, message: &MessageRow) -> Result<Option<Conditions>, ApiError> {
+        let snapshot = self.snapshot().await?;
+        let (expression, event, at) = match &message.cause {
+            Cause::Campaign { campaign_id } => {
+                let Ok(id) = campaign_id.parse() else { return Ok(None) };
+                let Some(campaign) = self.store.campaign_get(id).await? else {
+                    return Ok(None);
+                };
+                let at = campaign.launched_at.unwrap_or(message.planned_at);
+                (domain::audience::parse(&campaign.expression).ok(), None, at)
+            }
+            Cause::Trigger {
+                trigger,
+                event_source,
+                event_id,
+            } => {
+                let Some(trigger) = snapshot.triggers.get(trigger) else {
+                    return Ok(None);
+                };
+                let when = trigger.when.as_deref();
+                let when = when.and_then(|when| domain::audience::parse_for_trigger(when).ok());
+                let audience = trigger.audience.as_deref().map(Expression::member);
+                let clauses: Vec<Expression> = when.into_iter().chain(audience).collect();
+                let event = (trigger.on.clone(), event_source.clone(), event_id.clone());
+                (Expression::all(&clauses), Some(event), message.planned_at)
+            }
+            Cause::Direct { .. } => return Ok(None),
+        };
+        Ok(expression.map(|expression| Conditions {
+            expression,
+            named: named(&snapshot),
+            event,
+            at,
+        }))
     }
 
     /// A contact's messages, the newest first.

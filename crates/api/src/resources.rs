@@ -11,7 +11,10 @@ mod notes;
 use jiff::Timestamp;
 use resources::{Kind, Resource, ResourceError, Snapshot, Template, composer::Composer, parse_toml_with_lines};
 use serde_json::Value;
-use store::resources::{Applied, ResourceRow};
+use store::{
+    StoreError,
+    resources::{Applied, ResourceRow},
+};
 
 use self::check::{broken, problems};
 pub(crate) use self::check::{named, parse_condition};
@@ -27,7 +30,7 @@ pub struct AppliedResource {
     pub kind: Kind,
     pub name: String,
     pub change: Applied,
-    /// Of a template: who lacks what it needs, and how many parts it takes.
+    /// Of a template: who lacks what it needs, and how many parts it takes. Of a condition: names that no contact has.
     pub notes: Vec<String>,
 }
 
@@ -110,6 +113,13 @@ impl Api {
                 Vec::new().into_iter()
             }
         };
+        let mut hints = match self.condition_hints(parsed.iter().map(|one| &one.resource)).await {
+            Ok(hints) => hints.into_iter(),
+            Err(error) => {
+                tracing::warn!(%error, "conditions could not be looked at more closely");
+                Vec::new().into_iter()
+            }
+        };
         Ok(parsed
             .iter()
             .zip(changes)
@@ -119,10 +129,34 @@ impl Api {
                 change,
                 notes: match one.resource.kind() {
                     Kind::Template => notes.next().unwrap_or_default(),
+                    Kind::Audience | Kind::Trigger => hints.next().unwrap_or_default(),
                     _ => Vec::new(),
                 },
             })
             .collect())
+    }
+
+    /// What is probably a mistake in each audience and trigger among these, in their order.
+    async fn condition_hints(
+        &self,
+        resources: impl Iterator<Item = &Resource>,
+    ) -> Result<Vec<Vec<String>>, StoreError> {
+        let mut hints = Vec::new();
+        for resource in resources {
+            let expression = match resource {
+                Resource::Audience(audience) => domain::audience::parse(&audience.condition).ok(),
+                Resource::Trigger(trigger) => {
+                    let when = trigger.when.as_deref();
+                    when.and_then(|when| domain::audience::parse_for_trigger(when).ok())
+                }
+                _ => continue,
+            };
+            hints.push(match expression {
+                Some(expression) => self.hints(&expression).await?,
+                None => Vec::new(),
+            });
+        }
+        Ok(hints)
     }
 
     /// Keeps the text of one announcement as a template of its own, named [`ANNOUNCEMENT`]`…`: what whoever may make a

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use jiff::civil::Time;
+use domain::contact::is_purpose;
+use jiff::{Timestamp, civil::Time};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Period, Problem, keyword::KeywordRule};
+use crate::{Period, Problem, keyword::KeywordRule, template::PURPOSE};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -14,7 +15,7 @@ pub struct Policy {
     /// in the recipient's zone such as `08:00-20:00`.
     #[serde(default)]
     pub quiet_hours: QuietHours,
-    /// At most so many marketing messages to a contact in a period.
+    /// At most so many marketing messages to a contact in a period, of one purpose or of all.
     #[serde(default, rename = "cap", skip_serializing_if = "Vec::is_empty")]
     pub caps: Vec<Cap>,
     /// The same text to the same phone within this period is suppressed.
@@ -38,6 +39,9 @@ pub struct Policy {
     /// What national numbers belong to where nothing else says so (ISO 3166-1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_region: Option<String>,
+    /// The same for what a source says on the topic: by the `ce_source` of its events.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub regions: BTreeMap<String, String>,
     /// For contacts whose zone is unknown and whose phone's prefix says nothing (IANA).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_zone: Option<String>,
@@ -67,6 +71,21 @@ pub struct Policy {
 pub struct Cap {
     pub messages: u32,
     pub per: Period,
+    /// Counts and stops messages of this purpose alone; absent: all marketing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+}
+
+impl Cap {
+    /// From when on it counts.
+    pub fn since(&self, now: Timestamp) -> Timestamp {
+        now.checked_sub(self.per.duration()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// Whether it counts and stops messages of this purpose.
+    pub fn counts(&self, purpose: &str) -> bool {
+        self.purpose.as_deref().is_none_or(|own| own == purpose)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -175,6 +194,11 @@ impl Policy {
         Some(format!("{}/l/", address.trim_end_matches('/')))
     }
 
+    /// What national numbers belong to that a source sends.
+    pub fn region_of(&self, source: &str) -> Option<&str> {
+        self.regions.get(source).or(self.default_region.as_ref()).map(String::as_str)
+    }
+
     pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
         let prefix_is_good = |prefix: &str| {
             prefix.strip_prefix('+').is_some_and(|digits| {
@@ -219,6 +243,14 @@ impl Policy {
         if self.caps.iter().any(|cap| cap.messages == 0) {
             problems.push(Problem::new("cap", "`messages` expected to be 1 or more"));
         }
+        if !self
+            .caps
+            .iter()
+            .filter_map(|cap| cap.purpose.as_deref())
+            .all(is_purpose)
+        {
+            problems.push(Problem::new("cap", PURPOSE));
+        }
         if self.max_parts.is_some_and(|parts| !(1..=255).contains(&parts)) {
             problems.push(Problem::new("max_parts", "expected 1 to 255"));
         }
@@ -240,13 +272,17 @@ impl Policy {
                 problems.push(Problem::new(key, "expected one line of up to 100 characters"));
             }
         }
-        if let Some(region) = &self.default_region
-            && !(region.len() == 2 && region.bytes().all(|byte| byte.is_ascii_uppercase()))
-        {
-            problems.push(Problem::new(
-                "default_region",
-                "expected two capital letters such as `RE` (ISO 3166-1)",
-            ));
+        let is_region = |region: &str| region.len() == 2 && region.bytes().all(|byte| byte.is_ascii_uppercase());
+        for (key, bad) in [
+            ("default_region", self.default_region.iter().any(|region| !is_region(region))),
+            ("regions", self.regions.values().any(|region| !is_region(region))),
+        ] {
+            if bad {
+                problems.push(Problem::new(
+                    key,
+                    "expected two capital letters such as `RE` (ISO 3166-1)",
+                ));
+            }
         }
         if let Some(zone) = &self.default_zone
             && jiff::tz::TimeZone::get(zone).is_err()

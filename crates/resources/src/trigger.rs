@@ -93,3 +93,37 @@ impl Trigger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_taken_within_the_dates_and_while_it_is_young() {
+        let trigger = |more: &str| {
+            let toml = format!("[[trigger]]\nname = \"t\"\non = \"x\"\ntemplate = \"t\"\n{more}");
+            match crate::parse_toml(&toml).unwrap().remove(0) {
+                crate::Resource::Trigger(trigger) => trigger,
+                other => panic!("{other:?}"),
+            }
+        };
+        let from = "from = \"2026-06-01T00:00:00Z\"";
+        let until = "until = \"2026-07-01T00:00:00Z\"";
+        let both = format!("{from}\n{until}");
+        for (more, at, now, takes) in [
+            ("", "2026-06-01T10:00:00Z", "2026-06-01T10:00:00Z", true),
+            ("active = false", "2026-06-01T10:00:00Z", "2026-06-01T10:00:00Z", false),
+            (from, "2026-05-31T23:59:59Z", "2026-06-01T10:00:00Z", false),
+            (from, "2026-06-01T00:00:00Z", "2026-06-01T10:00:00Z", true),
+            (until, "2026-06-30T23:59:59Z", "2026-07-01T00:00:01Z", true),
+            (until, "2026-07-01T00:00:00Z", "2026-07-01T00:00:01Z", false),
+            (both.as_str(), "2026-06-15T00:00:00Z", "2026-06-15T23:00:00Z", true),
+            (both.as_str(), "2026-07-15T00:00:00Z", "2026-07-15T00:00:00Z", false),
+            ("", "2026-06-01T10:00:00Z", "2026-06-02T10:00:01Z", false),
+            ("max_age = \"2d\"", "2026-06-01T10:00:00Z", "2026-06-02T10:00:01Z", true),
+        ] {
+            let taken = trigger(more).takes(at.parse().unwrap(), now.parse().unwrap());
+            assert_eq!(taken, takes, "{more}, {at}, {now}");
+        }
+    }
+}

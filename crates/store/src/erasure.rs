@@ -3,6 +3,9 @@
 //! What is erased is gone from every table of ours. Two things stay: the phone's keyed hash where the person said "no", so
 //! that no later import writes to it, and what the ledger and the reports need to add up: ids, states and the hash, and that a
 //! message was clicked or answered, under types of their own that no audience and no trigger asks for.
+//!
+//! The bus is a log that nobody edits: what went over it about the person leaves it with its topic's retention, and nothing
+//! of it comes back into the store, because a message of somebody who is erased comes to be suppressed.
 
 use std::collections::HashMap;
 
@@ -58,6 +61,16 @@ impl Tx {
         ] {
             sqlx::query(statement).bind(ids).execute(&mut *self.inner).await?;
         }
+        // Parts of a reply whose others never came hold what the person wrote.
+        let phones: Vec<Vec<u8>> = known
+            .values()
+            .filter_map(|contact| contact.phone.as_ref())
+            .map(|phone| key.hash(phone))
+            .collect();
+        sqlx::query("delete from reply_parts where phone_hash = any($1)")
+            .bind(phones)
+            .execute(&mut *self.inner)
+            .await?;
         self.deferred_drop_contacts(ids).await?;
         Ok(ids.iter().map(|id| known.contains_key(*id)).collect())
     }
@@ -69,7 +82,9 @@ impl Tx {
         changes: &mut [ContactChange],
         key: &PhoneKey,
     ) -> Result<usize, StoreError> {
-        let gives = |change: &ContactChange| change.marketing_consent.is_some_and(Consent::is_given);
+        let gives = |change: &ContactChange| {
+            change.marketing_consent.is_some_and(Consent::is_given) || change.consents.iter().any(|said| said.given)
+        };
         // A change that gives consent without naming a phone is about the phone that is known.
         let unnamed: Vec<&str> = changes
             .iter()
@@ -102,7 +117,12 @@ impl Tx {
         let mut taken_back = 0;
         for (change, hash) in changes.iter_mut().zip(hashes) {
             if hash.is_some_and(|hash| shut_off.contains_key(&hash)) {
-                change.marketing_consent = Some(Consent::No);
+                if change.marketing_consent.is_some_and(Consent::is_given) {
+                    change.marketing_consent = Some(Consent::No);
+                }
+                for said in change.consents.iter_mut().filter(|said| said.given) {
+                    *said = said.taken_back();
+                }
                 taken_back += 1;
             }
         }

@@ -94,6 +94,14 @@ pub fn parse(text: &str) -> Result<Expression, ParseError> {
     Parser::new(text, false)?.expression().map(Expression)
 }
 
+/// Of the fields that every contact can have and of `attributes`, the one that a name which is none of them nearly is:
+/// probably what was meant, though any name may be an attribute's.
+pub fn nearest(name: &str, attributes: &[String]) -> Option<String> {
+    let known: Vec<&str> = attributes.iter().map(String::as_str).collect();
+    let field = parser::near_field(name).map(str::to_owned);
+    field.or_else(|| parser::closest(name, &known).map(str::to_owned))
+}
+
 /// Reads a trigger's condition, where `event.PROPERTY` is the triggering event's own.
 pub fn parse_for_trigger(text: &str) -> Result<Expression, ParseError> {
     Parser::new(text, true)?.expression().map(Expression)
@@ -204,19 +212,17 @@ impl Expression {
         names
     }
 
-    /// Attributes whose names nearly are a built-in field's: probably mistakes, though any name may be an attribute's.
-    /// (the name, what was probably meant)
-    pub fn near_misses(&self) -> Vec<(String, &'static str)> {
-        let near = |name: String| parser::near_field(&name).map(|field| (name, field));
-        self.attributes().into_iter().filter_map(near).collect()
-    }
-
     /// The conditions that must all hold.
     pub fn clauses(&self) -> Vec<Expression> {
         match &self.0 {
             Node::And(nodes) => nodes.iter().cloned().map(Expression).collect(),
             one => vec![Expression(one.clone())],
         }
+    }
+
+    /// Membership of a named audience.
+    pub fn member(audience: &str) -> Expression {
+        Expression(Node::Member(audience.to_owned()))
     }
 
     /// That all of these hold; `None` of none.

@@ -660,7 +660,7 @@ impl Parser {
 }
 
 /// The word that was probably meant.
-fn closest<'a>(word: &str, words: &[&'a str]) -> Option<&'a str> {
+pub(super) fn closest<'a>(word: &str, words: &[&'a str]) -> Option<&'a str> {
     let lower = word.to_lowercase();
     words
         .iter()

@@ -53,6 +53,9 @@ pub(super) fn add(routes: Routes) -> Routes {
 #[derive(Serialize, ToSchema)]
 struct CountJson {
     count: i64,
+    /// What is probably a mistake.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hints: Vec<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -87,7 +90,7 @@ struct ClauseJson {
 
 /// A part of an expression, and whether it holds for the contact.
 #[derive(Serialize, ToSchema)]
-struct ExplainedJson {
+pub(super) struct ExplainedJson {
     text: String,
     holds: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -123,7 +126,8 @@ async fn count(
     Params(params): Params<CountParams>,
 ) -> Result<Answer<CountJson>, Problem> {
     let count = http.api.audience_count(&call.caller, &params.r#where).await?;
-    Ok(Answer(CountJson { count }))
+    let hints = http.api.audience_hints(&call.caller, &params.r#where).await?;
+    Ok(Answer(CountJson { count, hints }))
 }
 
 async fn explain(

@@ -20,7 +20,7 @@ use self::json::{
 };
 use super::{
     CAMPAIGNS, Http, READERS,
-    extract::{Call, Json, Params, Segments, When, id},
+    extract::{Call, Json, Params, Segments, When, WhenToStart, id},
     problem::Problem,
     route::{Routes, get, post},
 };
@@ -60,7 +60,16 @@ pub(super) fn add(routes: Routes) -> Routes {
                 CAMPAIGNS,
                 "Start it, now or at its time; what is launched already is answered as it is",
             )
-            .query("at", "date-time", "When to start, over the campaign's own time")
+            .query(
+                "at",
+                "string",
+                "When to start, over the campaign's own time; a time without an offset, such as `2026-12-24T09:00`, is in `zone`",
+            )
+            .query(
+                "zone",
+                "string",
+                "An IANA zone such as `Indian/Reunion`; absent: the campaign's own",
+            )
             .gives::<CampaignJson>(),
             launch,
         )
@@ -116,7 +125,8 @@ struct ListParams {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LaunchParams {
-    at: Option<When>,
+    at: Option<WhenToStart>,
+    zone: Option<String>,
 }
 
 async fn create(
@@ -135,7 +145,7 @@ async fn create(
         condition: new.r#where,
         template: new.template,
         values: new.values,
-        at: new.at.map(|at| at.0),
+        at: new.at.map(|at| at.0.resolve(new.zone.as_deref())).transpose()?,
         recurring: new.recurring,
         zone: new.zone,
         deadline: new.deadline.map(|deadline| deadline.0),
@@ -143,7 +153,12 @@ async fn create(
         control_percent: new.control_percent,
         idempotency_key: new.idempotency_key.or(in_header),
     };
-    Ok(Answer(http.api.campaign_create(&call.caller, draft).await?.into()))
+    let campaign = http.api.campaign_create(&call.caller, draft).await?;
+    let hints = http.api.audience_hints(&call.caller, &campaign.expression).await;
+    let mut campaign = CampaignJson::from(campaign);
+    // It is made: that nothing can be told of it now is no reason to fail.
+    campaign.hints = hints.unwrap_or_default();
+    Ok(Answer(campaign))
 }
 
 async fn list(
@@ -172,10 +187,15 @@ async fn launch(
     Segments(text): Segments<String>,
     Params(params): Params<LaunchParams>,
 ) -> Result<Answer<CampaignJson>, Problem> {
-    let when = params.at.map(|at| at.0);
-    Ok(Answer(
-        http.api.campaign_launch(&call.caller, id(&text)?, when).await?.into(),
-    ))
+    let (caller, id) = (&call.caller, id(&text)?);
+    let campaign = match params.at {
+        Some(at) => {
+            let zone = params.zone.as_deref();
+            http.api.campaign_launch_at(caller, id, at.0, zone).await?
+        }
+        None => http.api.campaign_launch(caller, id, None).await?,
+    };
+    Ok(Answer(campaign.into()))
 }
 
 async fn pause(

@@ -6,30 +6,34 @@ use api::{
     ApiError,
     contacts::NewContact,
     events::ItemError,
-    import::{ImportOptions, ImportReport},
+    import::{ImportOptions, ImportReport, RejectedRow},
 };
 use axum::{
     Json as Answer,
     body::Body,
     extract::{Request, State},
-    http::StatusCode,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
 };
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
-use store::contacts::Change;
+use store::{consents::ConsentEntry, contacts::Change};
+use tokio::task::JoinHandle;
 use utoipa::ToSchema;
 
 use super::{
     EVERY, Http, WRITERS,
-    extract::{Call, Json, Params, Pieces, Segments, check_media, json_error, read_body},
-    problem::Problem,
+    extract::{Call, Json, Params, Pieces, Segments, When, check_media, json_error, read_body},
+    problem::{Problem, ProblemJson},
     route::{Routes, delete, get, post, put},
 };
 use crate::convert::contact_fields;
 
 /// Rejected rows that are listed; the others are counted.
 const MAX_ERRORS: usize = 1_000;
+/// Rejected rows that wait for whoever reads them.
+const ROWS_AHEAD: usize = 1_000;
 /// A contact may have this id, though the import is there.
 const IMPORT: &str = "import";
 
@@ -44,6 +48,11 @@ pub(super) fn add(routes: Routes) -> Routes {
         "/v1/contacts/{id}",
         WRITERS,
         "Create or change one contact; only the fields that are given change, null unsets one",
+    );
+    let proof = get(
+        "/v1/contacts/{id}/consents",
+        EVERY,
+        "What a contact said of each purpose, when, where and in which words, the latest first",
     );
     let import = "/v1/contacts/import";
     routes
@@ -73,6 +82,12 @@ pub(super) fn add(routes: Routes) -> Routes {
                 "string",
                 "A JSON object from header names to fields; to `\"\"`: not imported",
             )
+            .query(
+                "rejected",
+                "string",
+                "`all`: answered with NDJSON while the file is read: a line for every rejected row, however many, then \
+                 `{\"imported\": …}` or `{\"error\": …}`",
+            )
             .takes_media("text/csv", None)
             .gives::<ImportJson>(),
             import_csv,
@@ -87,6 +102,7 @@ pub(super) fn add(routes: Routes) -> Routes {
             erase(call, http, named_import()).await
         })
         .add(one_of.gives::<ContactJson>(), one)
+        .add(proof.gives::<ConsentsJson>(), consents)
         .add(
             change
                 .query(
@@ -119,7 +135,8 @@ struct UpsertJson<'a> {
 
 /// A contact: its id, and any of the fields `phone` (E.164, or national with a region), `first_name`, `last_name`,
 /// `gender`, `birth_date` (`YYYY-MM-DD`), `city`, `region`, `postal_code`, `language` (BCP 47), `time_zone` (IANA),
-/// `marketing_consent` (true, false, or the time when it was given), and any further attribute.
+/// `marketing_consent` (true, false, or the time when it was given), `consents` (a list of
+/// `{"purpose", "given", "at", "source", "wording"}`: what was said of each purpose, with its proof), and any further attribute.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(super) struct ContactJson {
     #[serde(default)]
@@ -133,6 +150,44 @@ pub(super) struct ContactJson {
 struct FieldsJson {
     #[serde(flatten)]
     fields: Map<String, Value>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ConsentsJson {
+    consents: Vec<ConsentJson>,
+}
+
+/// What a contact said of a purpose, and its proof.
+#[derive(Serialize, ToSchema)]
+struct ConsentJson {
+    purpose: String,
+    given: bool,
+    /// When it was said.
+    at: When,
+    /// Where it was said; where nobody told, how we heard of it: `import`, `api`, `events`, `reply`.
+    source: String,
+    /// The words that the contact agreed to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wording: Option<String>,
+    /// When we heard of it, by our clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recorded_at: Option<When>,
+    /// Whose key it came with.
+    recorded_by: String,
+}
+
+impl From<ConsentEntry> for ConsentJson {
+    fn from(entry: ConsentEntry) -> Self {
+        ConsentJson {
+            purpose: entry.purpose,
+            given: entry.given,
+            at: When(entry.at),
+            source: entry.source,
+            wording: entry.wording,
+            recorded_at: entry.recorded_at.map(When),
+            recorded_by: entry.recorded_by,
+        }
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -202,6 +257,22 @@ struct RegionParams {
 struct ImportParams {
     region: Option<String>,
     mapping: Option<String>,
+    rejected: Option<Rejected>,
+}
+
+/// Which rejected rows are told.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Rejected {
+    All,
+}
+
+/// The last line of an answer in lines.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum LastLine {
+    Imported(ImportJson),
+    Error(ProblemJson),
 }
 
 async fn upsert(call: Call, State(http): State<Http>, request: Request) -> Result<Answer<UpsertedJson>, Problem> {
@@ -235,7 +306,7 @@ async fn import_csv(
     State(http): State<Http>,
     Params(params): Params<ImportParams>,
     request: Request,
-) -> Result<Answer<ImportJson>, Problem> {
+) -> Result<Response, Problem> {
     check_media(request.headers())?;
     let mapping: BTreeMap<String, String> = match &params.mapping {
         Some(json) => serde_json::from_str(json).map_err(|error| {
@@ -250,10 +321,71 @@ async fn import_csv(
         region: params.region,
         mapping,
         max_errors: MAX_ERRORS,
+        rejected: None,
     };
     let pieces = pieces(request.into_body());
+    if params.rejected == Some(Rejected::All) {
+        return import_in_lines(call, http, pieces, options).await;
+    }
     let report = http.api.contacts_import(&call.caller, pieces, options, |_| {}).await?;
-    Ok(Answer(report.into()))
+    Ok(Answer(ImportJson::from(report)).into_response())
+}
+
+/// Rejected rows as they come, then what became of all. What goes wrong before the first of them is an answer's status.
+async fn import_in_lines(
+    call: Call,
+    http: Http,
+    pieces: impl Stream<Item = Result<axum::body::Bytes, Problem>> + Send + 'static,
+    options: ImportOptions,
+) -> Result<Response, Problem> {
+    let permit = http.stream_permit()?;
+    let (sender, mut rows) = tokio::sync::mpsc::channel(ROWS_AHEAD);
+    let options = ImportOptions {
+        rejected: Some(sender),
+        ..options
+    };
+    let api = http.api.clone();
+    let import = tokio::spawn(async move { api.contacts_import(&call.caller, pieces, options, |_| {}).await });
+    let Some(first) = rows.recv().await else {
+        // Nobody is left who could send one: it is over.
+        let report = finished(import).await?;
+        return Ok(in_lines(stream::iter([json_line(LastLine::Imported(report.into()))])));
+    };
+    let state = (Some(first), rows, Some(import), permit);
+    let lines = stream::unfold(state, async |(first, mut rows, import, permit)| {
+        let row = match first {
+            Some(first) => Some(first),
+            None => rows.recv().await,
+        };
+        if let Some(row) = row {
+            return Some((json_line(RowJson::from(row)), (None, rows, import, permit)));
+        }
+        let last = match finished(import?).await {
+            Ok(report) => LastLine::Imported(report.into()),
+            Err(error) => LastLine::Error(Problem::from(error).body()),
+        };
+        Some((json_line(last), (None, rows, None, permit)))
+    });
+    Ok(in_lines(lines))
+}
+
+async fn finished(import: JoinHandle<Result<ImportReport, ApiError>>) -> Result<ImportReport, ApiError> {
+    import
+        .await
+        .unwrap_or_else(|_| Err(ApiError::internal("the import ended by a mistake of ours")))
+}
+
+fn in_lines(lines: impl Stream<Item = Vec<u8>> + Send + 'static) -> Response {
+    let lines = lines.map(Ok::<_, std::convert::Infallible>);
+    let media = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    (media, Body::from_stream(lines)).into_response()
+}
+
+fn json_line(line: impl Serialize) -> Vec<u8> {
+    // Plain data: there is nothing in it that JSON could not hold.
+    let mut line = serde_json::to_vec(&line).unwrap_or_default();
+    line.push(b'\n');
+    line
 }
 
 /// A body as the import reads it; nothing for a while ends it as an error.
@@ -299,6 +431,17 @@ async fn change_one(
     }
 }
 
+async fn consents(
+    call: Call,
+    State(http): State<Http>,
+    Segments(id): Segments<String>,
+) -> Result<Answer<ConsentsJson>, Problem> {
+    let entries = http.api.contact_consents(&call.caller, &id).await?;
+    Ok(Answer(ConsentsJson {
+        consents: entries.into_iter().map(ConsentJson::from).collect(),
+    }))
+}
+
 async fn erase(call: Call, State(http): State<Http>, Segments(id): Segments<String>) -> Result<StatusCode, Problem> {
     http.api.contact_erase(&call.caller, &id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -338,6 +481,16 @@ impl From<domain::Contact> for ContactJson {
     }
 }
 
+impl From<RejectedRow> for RowJson {
+    fn from(row: RejectedRow) -> Self {
+        RowJson {
+            line: row.line,
+            field: row.field,
+            message: row.message,
+        }
+    }
+}
+
 impl From<ImportReport> for ImportJson {
     fn from(report: ImportReport) -> Self {
         ImportJson {
@@ -346,15 +499,7 @@ impl From<ImportReport> for ImportJson {
             unchanged: report.unchanged,
             rejected: report.rejected,
             opted_out: report.opted_out,
-            errors: report
-                .errors
-                .into_iter()
-                .map(|row| RowJson {
-                    line: row.line,
-                    field: row.field,
-                    message: row.message,
-                })
-                .collect(),
+            errors: report.errors.into_iter().map(RowJson::from).collect(),
             errors_left_out: report.errors_left_out,
         }
     }

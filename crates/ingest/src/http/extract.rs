@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{ApiError, Caller};
+use api::{ApiError, Caller, campaigns::Start};
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
@@ -150,6 +150,34 @@ impl PartialSchema for When {
 impl ToSchema for When {
     fn name() -> std::borrow::Cow<'static, str> {
         "Time".into()
+    }
+}
+
+/// As [`When`], or a local time of the zone that is named beside it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct WhenToStart(pub Start);
+
+const EXPECTED_START: &str =
+    "expected a time such as 2026-12-24T09:00:00+04:00 (RFC 3339), or a local one such as 2026-12-24T09:00 with its zone";
+
+impl<'de> Deserialize<'de> for WhenToStart {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Start::parse(&text)
+            .map(WhenToStart)
+            .ok_or_else(|| serde::de::Error::custom(EXPECTED_START))
+    }
+}
+
+impl PartialSchema for WhenToStart {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).into()
+    }
+}
+
+impl ToSchema for WhenToStart {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Start".into()
     }
 }
 

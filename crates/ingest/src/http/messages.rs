@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::{
     EVERY, Http, WRITERS,
+    audience::ExplainedJson,
     extract::{Call, Json, Params, Segments, When, id},
     messages_planned::PlannedJson,
     problem::Problem,
@@ -163,6 +164,9 @@ pub(super) struct MessageStoryJson {
     /// The campaign's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) campaign: Option<String>,
+    /// Clause by clause what the campaign's audience, or the trigger, asks of the contact, by what is known of it today.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) why: Option<ExplainedJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) waiting: Option<WaitingJson>,
     pub(super) parts: Vec<PartJson>,
@@ -185,6 +189,9 @@ pub(super) struct PartJson {
     /// The gateway's id.
     remote_id: String,
     state: &'static str,
+    /// What the gateway last said of it in a word that tamtam does not know, as it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
     at: When,
 }
 
@@ -342,6 +349,7 @@ impl From<MessageStory> for MessageStoryJson {
             planned: None,
             explanation: story.explanation,
             campaign: story.campaign,
+            why: story.why.map(ExplainedJson::from),
             waiting: story.waiting.map(|waiting| WaitingJson {
                 due_at: waiting.due_at.map(When),
                 parked: waiting.parked,
@@ -354,6 +362,7 @@ impl From<MessageStory> for MessageStoryJson {
                     gateway: part.gateway,
                     remote_id: part.remote_id,
                     state: part.state.as_str(),
+                    code: part.code,
                     at: When(part.at),
                 })
                 .collect(),

@@ -58,6 +58,7 @@ impl From<PlannedMessage> for MessageStoryJson {
             explanation: planned.explanation.clone(),
             campaign: planned.campaign.clone(),
             planned: Some(planned),
+            why: None,
             waiting: None,
             parts: Vec::new(),
             log,

@@ -97,6 +97,9 @@ struct PreviewJson {
     seconds: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ends_at: Option<When>,
+    /// What is probably a mistake in `where`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hints: Vec<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -136,7 +139,11 @@ async fn preview(
         deadline: asked.deadline.map(|deadline| deadline.0),
         sample: asked.sample,
     };
-    Ok(Answer(http.api.preview(&call.caller, &request).await?.into()))
+    let mut preview = PreviewJson::from(http.api.preview(&call.caller, &request).await?);
+    if let Some(condition) = &request.condition {
+        preview.hints = http.api.audience_hints(&call.caller, condition).await?;
+    }
+    Ok(Answer(preview))
 }
 
 impl From<Preview> for PreviewJson {
@@ -170,6 +177,7 @@ impl From<Preview> for PreviewJson {
             cost_micros: preview.cost_micros,
             seconds: preview.seconds,
             ends_at: preview.ends_at.map(When),
+            hints: Vec::new(),
         }
     }
 }

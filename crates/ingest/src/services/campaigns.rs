@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use api::{
     Api, ApiError,
-    campaigns::{CampaignDraft, CampaignStatus},
+    campaigns::{CampaignDraft, CampaignStatus, Start},
 };
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
@@ -125,6 +125,18 @@ fn draft(request: CreateCampaignRequest) -> Result<CampaignDraft, Status> {
             "a number that is not finite: expected finite numbers",
         ))
     })?;
+    let zone = some(request.zone);
+    let at = match (time("at", request.at)?, some(request.at_local)) {
+        (at, None) => at,
+        (None, Some(local)) => {
+            let expected = "expected a local time such as 2026-12-24T09:00";
+            let start = Start::parse(&local).ok_or_else(|| status(ApiError::invalid("at_local", expected)))?;
+            Some(start.resolve(zone.as_deref()).map_err(status)?)
+        }
+        (Some(_), Some(_)) => {
+            return Err(status(ApiError::invalid("at_local", "expected either `at` or `at_local`")));
+        }
+    };
     let (audience, condition) = match request.audience_of {
         Some(AudienceOf::Audience(name)) => (Some(name), None),
         Some(AudienceOf::Where(text)) => (None, Some(text)),
@@ -136,9 +148,9 @@ fn draft(request: CreateCampaignRequest) -> Result<CampaignDraft, Status> {
         condition,
         template: request.template,
         values,
-        at: time("at", request.at)?,
+        at,
         recurring: some(request.recurring),
-        zone: some(request.zone),
+        zone,
         deadline: time("deadline", request.deadline)?,
         budget_micros: (request.budget_micros != 0).then_some(request.budget_micros),
         control_percent: request.control_percent,

@@ -90,7 +90,7 @@ impl Step for Segmenter {
                     Err(reason) => Err(reason),
                 },
                 Topic::Clicks => clicks::read(input),
-                _ => item::read(input, now, policy.default_region.as_deref()),
+                _ => item::read(input, now, policy.region_of(&input.envelope.source)),
             };
             match read {
                 Ok(Item::Event(event)) => causes.push(Cause {

@@ -6,7 +6,7 @@ mod sql;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use domain::{Contact, audience::Expression};
+use domain::{Contact, audience::Expression, contact::MARKETING};
 use jiff::Timestamp;
 use sqlx::Row;
 
@@ -55,19 +55,27 @@ impl Store {
     }
 
     /// Walks over all contacts that match and come after `after`, in id order, `page` at a time: one statement's snapshot,
-    /// on a connection of its own for as long as the walk is held.
+    /// on a connection of its own for as long as the walk is held. `purpose` is what [`Met::consents`] is about.
     pub async fn audience_walk(
         &self,
         expression: &Expression,
         audiences: &Named,
         after: &str,
+        purpose: &str,
         page: usize,
         now: Timestamp,
     ) -> Result<Walk, StoreError> {
         let indexed = self.audience_indexed(expression, audiences, now).await?;
         let mut sql = Sql::new(audiences, &indexed, now);
-        sql.push("declare walk no scroll cursor for select c.id, c.phone, c.marketing_consent is true from ");
-        sql.matching(expression, Some(after));
+        sql.push("declare walk no scroll cursor for select c.id, c.phone, ");
+        match purpose {
+            MARKETING => sql.push("c.marketing_consent is true"),
+            other => sql
+                .push("coalesce((c.consents ->> ")
+                .bind(other.to_owned())
+                .push("::text) <> 'false', false)"),
+        };
+        sql.push(" from ").matching(expression, Some(after));
         sql.push(" order by c.id");
         let (text, arguments) = sql.finish()?;
         let mut tx = self.begin().await?;
@@ -88,6 +96,16 @@ impl Store {
             }
         });
         Ok(Walk::new(receiver))
+    }
+
+    /// Names of attributes that contacts have, as a sample of them shows.
+    pub async fn attribute_names(&self) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar(
+            "select distinct name from (select attributes from contacts limit 1000) c, jsonb_object_keys(c.attributes) as k (name)
+             order by name limit 1000",
+        )
+        .fetch_all(&self.pool)
+        .await?)
     }
 
     /// Which of these names no contact has as an attribute.

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::{client::Connection, output};
+use super::{client::Connection, output, progress::say};
 use crate::{cli::ClientArgs, exit::Failure};
 
 #[derive(Debug, Subcommand)]
@@ -64,6 +64,7 @@ pub async fn run(connection: &Connection, command: &Audience) -> Result<(), Fail
         Audience::Count(arguments) => {
             let query = [("where", arguments.expression.clone())];
             let counted = connection.get("/v1/audience/count", &query).await?;
+            say_hints(&counted);
             match connection.json {
                 true => output::json(&counted),
                 false => output::line(&output::cell(&counted["count"])),
@@ -105,6 +106,13 @@ pub async fn run(connection: &Connection, command: &Audience) -> Result<(), Fail
     }
 }
 
+/// What the server thinks is a mistake, on standard error.
+pub fn say_hints(answer: &Value) {
+    for hint in answer["hints"].as_array().into_iter().flatten() {
+        say(&format!("hint: {}", output::cell(hint)));
+    }
+}
+
 fn tell(explained: &Value) -> Result<(), Failure> {
     output::line(&output::cell(&explained["expression"]))?;
     let clauses = explained["clauses"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -123,7 +131,7 @@ fn tell(explained: &Value) -> Result<(), Failure> {
 }
 
 /// A condition and its parts, each with whether it holds for the contact.
-fn tree(part: &Value, depth: usize) -> Result<(), Failure> {
+pub fn tree(part: &Value, depth: usize) -> Result<(), Failure> {
     let word = if part["holds"] == true { "yes" } else { "no " };
     output::line(&format!("{}{word} {}", "  ".repeat(depth), output::cell(&part["text"])))?;
     part["parts"]

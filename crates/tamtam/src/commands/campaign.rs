@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{
-    client::{self, Connection, segment},
+    audience::say_hints,
+    client::{self, Connection, When, segment},
     output,
 };
 use crate::{cli::ClientArgs, exit::Failure};
@@ -24,6 +25,8 @@ pub enum Campaign {
     Cancel(IdArgs),
     /// Where its messages stand
     Status(IdArgs),
+    /// Who did what with it, oldest first
+    Log(IdArgs),
     /// The campaigns, the newest first
     List(ListArgs),
 }
@@ -49,9 +52,9 @@ pub struct CreateArgs {
     /// For the template: {{ campaign.NAME }}
     #[arg(long = "value", value_name = "NAME=VALUE", value_parser = client::pair)]
     values: Vec<(String, Value)>,
-    /// When to start (default: when it is launched)
-    #[arg(long, value_name = "TIME", value_parser = client::time)]
-    at: Option<Timestamp>,
+    /// When to start (default: when it is launched); a time without an offset, such as 2026-12-24T09:00, is in --zone
+    #[arg(long, value_name = "TIME", value_parser = client::local_time)]
+    at: Option<When>,
     /// Nothing is sent after it
     #[arg(long, value_name = "TIME", value_parser = client::time)]
     deadline: Option<Timestamp>,
@@ -77,9 +80,12 @@ pub struct CreateArgs {
 #[derive(Debug, Args)]
 pub struct LaunchArgs {
     id: String,
-    /// When to start, over the campaign's own time
-    #[arg(long, value_name = "TIME", value_parser = client::time)]
-    at: Option<Timestamp>,
+    /// When to start, over the campaign's own time; a time without an offset, such as 2026-12-24T09:00, is in --zone
+    #[arg(long, value_name = "TIME", value_parser = client::local_time)]
+    at: Option<When>,
+    /// An IANA zone such as Indian/Reunion (default: the campaign's own)
+    #[arg(long, value_name = "ZONE")]
+    zone: Option<String>,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -109,6 +115,7 @@ impl Campaign {
             Campaign::Pause(arguments)
             | Campaign::Resume(arguments)
             | Campaign::Cancel(arguments)
+            | Campaign::Log(arguments)
             | Campaign::Status(arguments) => &arguments.client,
         }
     }
@@ -118,6 +125,7 @@ pub async fn run(connection: &Connection, command: &Campaign) -> Result<(), Fail
     match command {
         Campaign::Create(arguments) => {
             let created = create(connection, &draft(arguments)).await?;
+            say_hints(&created);
             match connection.json {
                 true => output::json(&created),
                 // What a script pipes on: the id alone.
@@ -125,7 +133,9 @@ pub async fn run(connection: &Connection, command: &Campaign) -> Result<(), Fail
             }
         }
         Campaign::Launch(arguments) => {
-            let query: Vec<(&str, String)> = arguments.at.map(|at| ("at", at.to_string())).into_iter().collect();
+            let mut query: Vec<(&str, String)> = Vec::new();
+            query.extend(arguments.at.map(|at| ("at", at.to_string())));
+            query.extend(arguments.zone.clone().map(|zone| ("zone", zone)));
             let path = format!("/v1/campaigns/{}/launch", segment(&arguments.id));
             told(connection, &connection.post_query(&path, &query).await?)
         }
@@ -137,6 +147,17 @@ pub async fn run(connection: &Connection, command: &Campaign) -> Result<(), Fail
             match connection.json {
                 true => output::json(&status),
                 false => output::fields(&status),
+            }
+        }
+        Campaign::Log(arguments) => {
+            let path = format!("/v1/campaigns/{}/log", segment(&arguments.id));
+            let log = connection.get(&path, &[]).await?;
+            match connection.json {
+                true => output::json(&log),
+                false => {
+                    let lines = log["log"].as_array().map(Vec::as_slice).unwrap_or_default();
+                    output::table(lines, &["at", "by", "action", "detail"])
+                }
             }
         }
         Campaign::List(arguments) => {

@@ -1,10 +1,11 @@
 //! The connection to a running tamtam's HTTP API.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, os::fd::AsFd, time::Duration};
 
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
 
 use crate::{
     cli::ClientArgs,
@@ -90,6 +91,10 @@ impl Connection {
         self.value(self.request(Method::DELETE, path)).await
     }
 
+    pub async fn delete_with(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.value(self.request(Method::DELETE, path).json(body)).await
+    }
+
     /// A body of another type than JSON.
     pub async fn post_as(
         &self,
@@ -106,25 +111,23 @@ impl Connection {
         self.value(request).await
     }
 
-    /// A long body of another type than JSON, told as it goes.
+    /// A long body of another type than JSON, told as it goes. An answer of several lines is given to `line`, one by one,
+    /// while the body is still being sent; of one that is a single value this is the only line.
     pub async fn upload(
         &self,
         path: &str,
         query: &[(&str, String)],
         content_type: &str,
-        body: Vec<u8>,
+        body: Upload,
         mut progress: Progress,
-    ) -> Result<Value, Failure> {
-        progress.set_total(body.len() as u64);
-        let body = bytes::Bytes::from(body);
+        line: impl FnMut(Value) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        progress.set_total(body.length);
         let (tell, mut sent) = tokio::sync::mpsc::unbounded_channel();
-        let pieces: Vec<_> = (0..body.len())
-            .step_by(PIECE)
-            .map(|from| body.slice(from..body.len().min(from + PIECE)))
-            .collect();
-        let stream = futures::stream::iter(pieces).map(move |piece| {
-            let _ = tell.send(piece.len() as u64);
-            Ok::<_, std::io::Error>(piece)
+        let stream = body.pieces.inspect(move |piece| {
+            if let Ok(piece) = piece {
+                let _ = tell.send(piece.len() as u64);
+            }
         });
         let request = self
             .request(Method::POST, path)
@@ -133,19 +136,45 @@ impl Connection {
             // As long as it goes on: the server itself gives up on a sender that sends nothing.
             .timeout(FOREVER)
             .body(reqwest::Body::wrap_stream(stream));
-        let answer = self.value(request);
+        let answer = self.lines(request, line);
         tokio::pin!(answer);
-        let value = loop {
+        loop {
             tokio::select! {
-                value = &mut answer => break value?,
+                answered = &mut answer => break answered?,
                 Some(bytes) = sent.recv() => progress.add(bytes),
             }
-        };
+        }
         while let Ok(bytes) = sent.try_recv() {
             progress.add(bytes);
         }
         progress.finish();
-        Ok(value)
+        Ok(())
+    }
+
+    /// Sends it and gives the answer's lines to `line`.
+    async fn lines(
+        &self,
+        request: RequestBuilder,
+        mut line: impl FnMut(Value) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut read = |text: &[u8]| {
+            let value = serde_json::from_slice(text)
+                .map_err(|_| Failure::no(format!("{} did not answer with JSON: is it a tamtam?", self.server)))?;
+            line(value)
+        };
+        let mut pieces = self.send(request).await?.bytes_stream();
+        let mut open = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            open.extend_from_slice(&piece.map_err(|error| self.unreachable(&error))?);
+            while let Some(end) = open.iter().position(|byte| *byte == b'\n') {
+                let whole: Vec<u8> = open.drain(..=end).collect();
+                read(&whole)?;
+            }
+        }
+        match open.is_empty() {
+            true => Ok(()),
+            false => read(&open),
+        }
     }
 
     /// An answer that is read as it comes.
@@ -248,6 +277,59 @@ pub fn segment(text: &str) -> String {
         .collect()
 }
 
+/// What is uploaded, piece by piece: no file is held in memory.
+pub struct Upload {
+    /// In bytes; 0 where nobody knows.
+    pub length: u64,
+    pieces: BoxStream<'static, std::io::Result<bytes::Bytes>>,
+}
+
+impl Upload {
+    pub fn bytes(body: Vec<u8>) -> Upload {
+        let body = bytes::Bytes::from(body);
+        let length = body.len();
+        let pieces = (0..length).step_by(PIECE);
+        let pieces = pieces.map(move |from| Ok(body.slice(from..length.min(from + PIECE))));
+        Upload {
+            length: length as u64,
+            pieces: futures::stream::iter(pieces).boxed(),
+        }
+    }
+
+    /// A file named by an argument, or standard input where it is `-`.
+    pub async fn open(path: &std::path::Path) -> Result<Upload, Failure> {
+        let standard_input = path.as_os_str() == "-";
+        let refused = |error: std::io::Error| match standard_input {
+            true => Failure::usage(format!("standard input: {error}")),
+            false => Failure::usage(format!("{}: {error}", path.display())),
+        };
+        let file = match standard_input {
+            true => {
+                let own = std::io::stdin().as_fd().try_clone_to_owned().map_err(refused)?;
+                tokio::fs::File::from_std(std::fs::File::from(own))
+            }
+            false => tokio::fs::File::open(path).await.map_err(refused)?,
+        };
+        let about = file.metadata().await.map_err(refused)?;
+        if about.is_dir() {
+            return Err(refused(std::io::ErrorKind::IsADirectory.into()));
+        }
+        let pieces = futures::stream::unfold(Some(file), async |file| {
+            let mut file = file?;
+            let mut piece = bytes::BytesMut::with_capacity(PIECE);
+            match file.read_buf(&mut piece).await {
+                Ok(0) => None,
+                Ok(_) => Some((Ok(piece.freeze()), Some(file))),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        Ok(Upload {
+            length: if about.is_file() { about.len() } else { 0 },
+            pieces: pieces.boxed(),
+        })
+    }
+}
+
 /// A file named by an argument, or standard input where it is `-`.
 pub fn read_file(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
     use std::io::Read;
@@ -288,6 +370,33 @@ pub fn time(text: &str) -> Result<jiff::Timestamp, String> {
         .map_err(|error| error.to_string())
 }
 
+/// A time of an option: an instant, or a local time whose zone another option says.
+#[derive(Clone, Copy, Debug)]
+pub enum When {
+    At(jiff::Timestamp),
+    Local(jiff::civil::DateTime),
+}
+
+impl std::fmt::Display for When {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            When::At(at) => at.fmt(f),
+            When::Local(local) => local.fmt(f),
+        }
+    }
+}
+
+/// As [`time`], or a local time such as `2026-12-24T09:00`.
+pub fn local_time(text: &str) -> Result<When, String> {
+    match time(text) {
+        Ok(at) => Ok(When::At(at)),
+        Err(error) => text
+            .parse()
+            .map(When::Local)
+            .map_err(|_| format!("{error}, or a local time such as 2026-12-24T09:00 with --zone")),
+    }
+}
+
 /// A time of an option about what was: RFC 3339, or a period before now such as `7d`.
 pub fn past(text: &str) -> Result<jiff::Timestamp, String> {
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
@@ -325,5 +434,9 @@ mod tests {
         assert!(pair("x").is_err());
         assert!(time("2h").is_ok() && time("2026-12-24T18:00:00+04:00").is_ok() && time("soon").is_err());
         assert_eq!(segment("a b/é"), "a%20b%2F%C3%A9");
+        let said = |text: &str| local_time(text).map(|when| when.to_string());
+        assert_eq!(said("2026-12-24T09:00"), Ok("2026-12-24T09:00:00".into()));
+        assert_eq!(said("2026-12-24T09:00:00+04:00"), Ok("2026-12-24T05:00:00Z".into()));
+        assert!(said("Christmas").unwrap_err().contains("--zone"));
     }
 }

@@ -1,12 +1,12 @@
-//! `tamtam contacts`: import a file, look at one, erase one.
+//! `tamtam contacts`: import a file, look at one and at what it consented to, erase one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    client::{Connection, read_file, segment},
+    client::{Connection, Upload, segment},
     output,
     progress::{Progress, say},
 };
@@ -18,6 +18,8 @@ pub enum Contacts {
     Import(ImportArgs),
     /// A contact's fields
     Get(IdArgs),
+    /// What a contact said of each purpose, when, where and in which words
+    Consents(IdArgs),
     /// Erase a person's data; an opt-out is kept as a keyed hash of the phone
     Erase(IdArgs),
 }
@@ -32,6 +34,9 @@ pub struct ImportArgs {
     /// A JSON object from header names to fields; to "": not imported
     #[arg(long, value_name = "JSON")]
     mapping: Option<String>,
+    /// Where to write every rejected row: a CSV of line, field and reason
+    #[arg(long, value_name = "FILE")]
+    rejected: Option<PathBuf>,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -48,7 +53,7 @@ impl Contacts {
     pub fn client(&self) -> &ClientArgs {
         match self {
             Contacts::Import(arguments) => &arguments.client,
-            Contacts::Get(arguments) | Contacts::Erase(arguments) => &arguments.client,
+            Contacts::Get(arguments) | Contacts::Consents(arguments) | Contacts::Erase(arguments) => &arguments.client,
         }
     }
 }
@@ -56,12 +61,15 @@ impl Contacts {
 pub async fn run(connection: &Connection, command: &Contacts) -> Result<(), Failure> {
     match command {
         Contacts::Import(arguments) => {
-            let body = read_file(&arguments.file)?;
+            let body = Upload::open(&arguments.file).await?;
             let mut query = Vec::new();
             query.extend(arguments.region.clone().map(|region| ("region", region)));
             query.extend(arguments.mapping.clone().map(|mapping| ("mapping", mapping)));
-            let progress = Progress::new("contacts imported (bytes)", body.len() as u64);
-            let imported = import(connection, body, &query, progress).await?;
+            let progress = Progress::new("contacts imported (bytes)", body.length);
+            let imported = match &arguments.rejected {
+                Some(path) => import_with_rejected(connection, body, query, progress, path).await?,
+                None => upload(connection, body, &query, progress).await?,
+            };
             for error in imported["errors"].as_array().into_iter().flatten() {
                 let field = error["field"]
                     .as_str()
@@ -97,6 +105,17 @@ pub async fn run(connection: &Connection, command: &Contacts) -> Result<(), Fail
                 false => output::fields(&contact),
             }
         }
+        Contacts::Consents(arguments) => {
+            let said = connection
+                .get(&format!("/v1/contacts/{}/consents", segment(&arguments.id)), &[])
+                .await?;
+            if connection.json {
+                return output::json(&said);
+            }
+            let rows = said["consents"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let columns = ["purpose", "given", "at", "source", "wording", "recorded_at", "recorded_by"];
+            output::table(rows, &columns)
+        }
         Contacts::Erase(arguments) => {
             connection
                 .delete(&format!("/v1/contacts/{}", segment(&arguments.id)))
@@ -109,13 +128,60 @@ pub async fn run(connection: &Connection, command: &Contacts) -> Result<(), Fail
     }
 }
 
-pub async fn import(
+pub async fn import(connection: &Connection, csv: Vec<u8>, progress: Progress) -> Result<Value, Failure> {
+    upload(connection, Upload::bytes(csv), &[], progress).await
+}
+
+async fn upload(
     connection: &Connection,
-    csv: Vec<u8>,
+    body: Upload,
     query: &[(&str, String)],
     progress: Progress,
 ) -> Result<Value, Failure> {
+    let mut imported = Value::Null;
     connection
-        .upload("/v1/contacts/import", query, "text/csv", csv, progress)
-        .await
+        .upload("/v1/contacts/import", query, "text/csv", body, progress, |answer| {
+            imported = answer;
+            Ok(())
+        })
+        .await?;
+    Ok(imported)
+}
+
+/// Writes each rejected row down as the server tells it, while the file is still being sent.
+async fn import_with_rejected(
+    connection: &Connection,
+    body: Upload,
+    mut query: Vec<(&str, String)>,
+    progress: Progress,
+    path: &Path,
+) -> Result<Value, Failure> {
+    query.push(("rejected", "all".into()));
+    let failed = |error: &dyn std::fmt::Display| Failure::no(format!("{}: {error}", path.display()));
+    let mut rows = csv::Writer::from_path(path).map_err(|error| failed(&error))?;
+    rows.write_record(["line", "field", "reason"])
+        .map_err(|error| failed(&error))?;
+    let mut imported = None;
+    let line = |answer: Value| {
+        if let Some(detail) = answer["error"]["detail"].as_str() {
+            return Err(Failure::no(detail));
+        }
+        match answer.get("imported") {
+            Some(report) => imported = Some(report.clone()),
+            None => rows
+                .write_record(["line", "field", "message"].map(|name| match &answer[name] {
+                    Value::Null => String::new(),
+                    value => output::cell(value),
+                }))
+                .map_err(|error| failed(&error))?,
+        }
+        Ok(())
+    };
+    let uploaded = connection
+        .upload("/v1/contacts/import", &query, "text/csv", body, progress, line)
+        .await;
+    // What was told before it went wrong stands in the file.
+    rows.flush().map_err(|error| failed(&error))?;
+    uploaded?;
+    imported.ok_or_else(|| Failure::unreachable("the answer broke off before its end: expected how many were imported"))
 }

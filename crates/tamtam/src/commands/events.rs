@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    client::{Connection, read_file},
+    client::{Connection, Upload},
     output,
     progress::{Progress, say},
 };
@@ -36,10 +36,14 @@ impl Events {
 
 pub async fn run(connection: &Connection, command: &Events) -> Result<(), Failure> {
     let Events::Publish(arguments) = command;
-    let body = read_file(&arguments.file)?;
-    let progress = Progress::new("events published (bytes)", body.len() as u64);
-    let published = connection
-        .upload("/v1/events", &[], "application/x-ndjson", body, progress)
+    let body = Upload::open(&arguments.file).await?;
+    let progress = Progress::new("events published (bytes)", body.length);
+    let mut published = Value::Null;
+    connection
+        .upload("/v1/events", &[], "application/x-ndjson", body, progress, |answer| {
+            published = answer;
+            Ok(())
+        })
         .await?;
     for error in published["errors"].as_array().into_iter().flatten() {
         let field = error["field"]

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{
+    audience::tree,
     client::{self, Connection, segment},
     output,
 };
@@ -144,14 +145,22 @@ async fn planned(connection: &Connection, query: &[(&str, String)]) -> Result<()
     Ok(())
 }
 
+fn said(code: &str) -> String {
+    format!(" (the gateway said {code})")
+}
+
 fn tell(story: &Value) -> Result<(), Failure> {
     output::line(&output::cell(&story["explanation"]))?;
     for name in ["message", "planned"] {
         output::fields(&story[name])?;
     }
+    if story["why"].is_object() {
+        tree(&story["why"], 0)?;
+    }
     for part in story["parts"].as_array().into_iter().flatten() {
         let told = ["part", "gateway", "remote_id", "state"].map(|name| output::cell(&part[name]));
-        output::line(&format!("part {}", told.join(" ")))?;
+        let code = part["code"].as_str().map(said).unwrap_or_default();
+        output::line(&format!("part {}{code}", told.join(" ")))?;
     }
     for line in story["log"].as_array().into_iter().flatten() {
         output::line(&format!(

@@ -149,7 +149,7 @@ impl Demo {
         commands::apply::apply(&self.http, RESOURCES.as_bytes().to_vec(), false).await?;
         say("applied deploy/demo/demo.toml; quiet hours are off in it, so that the demo runs at any hour");
         let progress = Progress::new("contacts imported (bytes)", 0);
-        let imported = commands::contacts::import(&self.http, contacts::CSV.as_bytes().to_vec(), &[], progress).await?;
+        let imported = commands::contacts::import(&self.http, contacts::CSV.as_bytes().to_vec(), progress).await?;
         let imported_contacts = imported["created"].as_u64().unwrap_or(0);
         say(&format!(
             "contacts: {imported_contacts} created, {} rejected",

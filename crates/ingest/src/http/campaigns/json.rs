@@ -7,7 +7,7 @@ use store::{Campaign, messages::Counts};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::extract::When;
+use crate::http::extract::{When, WhenToStart};
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -26,9 +26,9 @@ pub(super) struct NewCampaignJson {
     #[serde(default)]
     #[schema(value_type = Object)]
     pub values: Map<String, Value>,
-    /// When to start; absent: when it is launched.
+    /// When to start; absent: when it is launched. A time without an offset, such as `2026-12-24T09:00`, is in `zone`.
     #[serde(default)]
-    pub at: Option<When>,
+    pub at: Option<WhenToStart>,
     /// A cron pattern such as `0 9 * * MON`, in `zone`.
     #[serde(default)]
     pub recurring: Option<String>,
@@ -85,6 +85,9 @@ pub(super) struct CampaignJson {
     pub finished_at: Option<When>,
     /// Contacts planned so far.
     pub planned: i64,
+    /// When it is made: what is probably a mistake in its expression.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
 }
 
 /// A campaign and each of its messages counted once, in its present state: `planned` is the sum of all others.
@@ -145,6 +148,7 @@ impl From<Campaign> for CampaignJson {
             expanded_at: campaign.expanded_at.map(When),
             finished_at: campaign.finished_at.map(When),
             planned: campaign.planned,
+            hints: Vec::new(),
         }
     }
 }

@@ -1,0 +1,176 @@
+//! The crash points of an expansion and of deferred records, each with a segmenter that dies there; and how soon another
+//! takes over.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use events::{Job, Record as _};
+use futures::{StreamExt as _, stream};
+use jiff::SignedDuration;
+
+use crate::{
+    segmenter::{Stand, campaign, contact, contacts, distinct},
+    stage::{event, eventually},
+    support::{bus, process::Process, tamtam::Installation},
+};
+
+/// More than the first chunk and less than two.
+const CONTACTS: u32 = 600;
+
+/// What a process of its own needs to work on this database and bus.
+fn environment(stand: &Stand) -> BTreeMap<String, String> {
+    let mut installation = Installation::bare();
+    installation
+        .environment
+        .insert("TAMTAM__DATABASE__URL".into(), stand.url.clone());
+    if let Some(kafka) = &stand.kafka {
+        installation.on_kafka(kafka.clone());
+    }
+    installation.environment.clone()
+}
+
+/// A segmenter that works until it comes to this point, and dies there.
+async fn dies(stand: &Stand, point: &'static str) {
+    let mut environment = environment(stand);
+    environment.insert("FAILPOINTS".into(), format!("{point}=return(abort)"));
+    let status = tokio::task::spawn_blocking(move || {
+        let directory = tempfile::tempdir().unwrap();
+        let mut dying = Process::start_named(directory.path(), "dying", &["segmenter", "--free-ports"], &environment);
+        dying.wait()
+    })
+    .await
+    .unwrap();
+    assert!(!status.success(), "{point}: it was to die and ended with {status}");
+}
+
+async fn people(stand: &Stand, count: u32) {
+    let changes: Vec<_> = (0..count)
+        .map(|number| contact(&format!("c{number:06}"), Some(&format!("+262692{number:06}")), "north"))
+        .collect();
+    contacts(&stand.store, &changes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_crash_point_of_an_expansion_does_what_is_said_of_it() {
+    let points = [
+        "expansion-before-plan",
+        "expansion-after-plan",
+        "expansion-before-append",
+        "expansion-after-append",
+        "expansion-after-done",
+    ];
+    stream::iter(points)
+        .for_each_concurrent(2, |point| async move {
+            let stand = Stand::new().await;
+            people(&stand, CONTACTS).await;
+            let id = stand.launch(campaign("region = \"north\"")).await;
+            dies(&stand, point).await;
+            let next = stand.start();
+            eventually("all is on the bus", || async {
+                let now = stand.store.campaign_get(id).await.unwrap().unwrap();
+                now.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
+            })
+            .await;
+            next.stop().await;
+            let jobs = stand.jobs().await;
+            assert_eq!(distinct(&jobs).len() as u32, CONTACTS, "{point}");
+            if !bus::is_kafka() {
+                assert_eq!(jobs.len() as u32, CONTACTS, "{point}: none twice");
+            }
+            let planned = stand.store.campaign_get(id).await.unwrap().unwrap().planned;
+            assert_eq!(planned, i64::from(CONTACTS), "{point}");
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_crash_point_of_deferred_records_does_what_is_said_of_it() {
+    let points = [
+        "deferred-before-append",
+        "deferred-after-append",
+        "deferred-before-commit",
+        "deferred-after-commit",
+    ];
+    stream::iter(points)
+        .for_each_concurrent(2, |point| async move {
+            let stand = Stand::new().await;
+            let cart = event("k1", "42", "cart.updated", br#"{"category": "shoes"}"#);
+            stand.log.append(vec![cart]).await.unwrap();
+            dies(&stand, point).await;
+            let next = stand.start();
+            eventually("the timer fired", || async { distinct(&stand.jobs().await).len() == 1 }).await;
+            eventually("no timer waits", || async { stand.waiting().await == 0 }).await;
+            next.stop().await;
+            if !bus::is_kafka() {
+                assert_eq!(stand.jobs().await.len(), 1, "{point}: not twice");
+            }
+            assert_eq!(stand.store.audit(None, None).await.unwrap().violations, 0, "{point}");
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segmenter_that_is_killed_during_an_expansion_is_taken_over() {
+    const MANY: u32 = 60_000;
+    let stand = Stand::new().await;
+    for start in (0..MANY).step_by(10_000) {
+        let changes: Vec<_> = (start..start + 10_000)
+            .map(|number| contact(&format!("c{number:06}"), Some(&format!("+262692{number:06}")), "north"))
+            .collect();
+        contacts(&stand.store, &changes).await;
+    }
+    let one = stand.start();
+    let id = stand.launch(campaign("region = \"north\"")).await;
+    let campaign = || async { stand.store.campaign_get(id).await.unwrap().unwrap() };
+    eventually("it is being expanded", || async { campaign().await.planned > 0 }).await;
+    let two = stand.start();
+    one.kill();
+    let (killed, planned) = (Instant::now(), campaign().await.planned);
+    eventually("another goes on", || async {
+        let now = campaign().await;
+        now.planned > planned || now.expanded_at.is_some()
+    })
+    .await;
+    let taken_over = killed.elapsed();
+    println!("taken over {taken_over:?} after the kill, at {planned} of {MANY} contacts");
+    assert!(taken_over < Duration::from_secs(15), "{taken_over:?}");
+    eventually("all is on the bus", || async {
+        campaign().await.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
+    })
+    .await;
+    two.stop().await;
+    assert_eq!(distinct(&stand.jobs().await).len() as u32, MANY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_fires_when_it_is_due() {
+    let stand = Stand::new().await;
+    let process = stand.start();
+    let carts = (0..20).map(|number| {
+        event(
+            &format!("k{number}"),
+            &format!("{number}"),
+            "cart.updated",
+            br#"{"category": "x"}"#,
+        )
+    });
+    stand.log.append(carts.collect()).await.unwrap();
+    eventually("all fired", || async { distinct(&stand.jobs().await).len() == 20 }).await;
+    process.stop().await;
+    let late = stand
+        .jobs()
+        .await
+        .iter()
+        .map(|record| Job::from_bytes(Job::KIND, &record.value).unwrap())
+        .map(|job| {
+            let due = job.caused_at + SignedDuration::from_secs(2);
+            job.planned_at.duration_since(due)
+        })
+        .inspect(|late| assert!(*late >= SignedDuration::ZERO, "{late:?} before it was due"))
+        .max()
+        .unwrap();
+    // Printed rather than held to a second: a machine that is busy may be late.
+    println!("the latest of 20 timers fired {late:?} after it was due");
+}

@@ -1,0 +1,119 @@
+//! A recurring campaign and its occurrences, and what a budget is reckoned with.
+
+use domain::{CampaignState, Reason};
+use events::{Job, Record as _};
+use jiff::Timestamp;
+use store::Store;
+use uuid::Uuid;
+
+use crate::{
+    segmenter::{Stand, apply, campaign, contact, contacts},
+    stage::eventually,
+    support::database::database,
+};
+
+/// A recurring campaign with two occurrences that run.
+async fn recurring(store: &Store) -> (Uuid, [Uuid; 2]) {
+    let now = Timestamp::now();
+    let mut tx = store.begin().await.unwrap();
+    let mut parent = campaign("age < 30");
+    parent.recurring = Some("0 9 * * *".into());
+    tx.campaign_create(&parent, "test", now).await.unwrap();
+    tx.campaign_launch(parent.id, None, "age < 30", "test", now)
+        .await
+        .unwrap();
+    let occurrences = [1, 2].map(|number| Uuid::from_u128(parent.id.as_u128() + number));
+    for id in occurrences {
+        let mut child = campaign("age < 30");
+        (child.id, child.parent_id) = (id, Some(parent.id));
+        tx.campaign_create(&child, "schedule", now).await.unwrap();
+        tx.campaign_launch(id, None, "age < 30", "schedule", now).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    (parent.id, occurrences)
+}
+
+async fn state(store: &Store, id: Uuid) -> CampaignState {
+    store.campaign_get(id).await.unwrap().unwrap().state
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_of_a_recurring_campaign_is_paused_resumed_and_cancelled_with_it() {
+    use CampaignState::{Cancelled, Paused, Running, Scheduled};
+    let store = database().await;
+    let (parent, [first, second]) = recurring(&store).await;
+    let now = Timestamp::now();
+    let states = || async {
+        [
+            state(&store, parent).await,
+            state(&store, first).await,
+            state(&store, second).await,
+        ]
+    };
+    // Paused by itself, for a reason of its own.
+    let mut tx = store.begin().await.unwrap();
+    tx.campaign_pause(second, "ana", now).await.unwrap();
+    tx.campaign_pause(parent, "ana", now).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(states().await, [Paused, Paused, Paused]);
+    let mut tx = store.begin().await.unwrap();
+    tx.campaign_resume(parent, "ana", now).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(states().await, [Scheduled, Running, Paused]);
+    let mut tx = store.begin().await.unwrap();
+    tx.campaign_cancel(parent, "ana", now).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(states().await, [Cancelled, Cancelled, Cancelled]);
+    let log: Vec<String> = store
+        .campaign_log(first)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|line| format!("{} {}", line.by, line.action))
+        .collect();
+    assert_eq!(
+        log[log.len() - 3..],
+        ["ana paused", "ana resumed", "ana cancelled"].map(str::to_owned)
+    );
+    assert!(
+        store
+            .campaigns_halted()
+            .await
+            .unwrap()
+            .iter()
+            .any(|(id, _)| *id == first)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_is_reckoned_with_the_campaigns_name() {
+    let stand = Stand::new().await;
+    // Two parts, and no text at all without the campaign's name.
+    let text = format!("{{{{ campaign.name }}}} {}", "x".repeat(200));
+    let template =
+        format!("[[template]]\nname = \"named\"\nclass = \"transactional\"\nsender = \"36111\"\ntext = \"{text}\"\n");
+    apply(&stand.store, &template).await;
+    let changes: Vec<_> = (0..40_u32)
+        .map(|number| contact(&format!("c{number:02}"), Some(&format!("+262692{number:06}")), "north"))
+        .collect();
+    contacts(&stand.store, &changes).await;
+    let mut new = campaign("region = \"north\"");
+    new.template = "named".into();
+    // Ten messages of two parts at 50,000 each.
+    new.budget_micros = Some(10 * 2 * 50_000);
+    let id = stand.launch(new).await;
+    let process = stand.start();
+    eventually("all is on the bus", || async {
+        let now = stand.store.campaign_get(id).await.unwrap().unwrap();
+        now.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
+    })
+    .await;
+    process.stop().await;
+    let jobs = stand.jobs().await;
+    let within = jobs
+        .iter()
+        .map(|record| Job::from_bytes(Job::KIND, &record.value).unwrap())
+        .filter(|job| job.suppress != Some(Reason::Budget))
+        .count();
+    assert_eq!(within, 10);
+}
