@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use store::{
     Store,
     messages::{AttemptOutcome, ClaimResult, ClaimWant, Claimant, Settle, Settled, TakeOver, Verdict},
-    parts::{PartState, match_id},
+    parts::{AdoptedPart, PartState, match_id},
     suppressions::Scope,
     unmatched::Unmatched,
 };
@@ -313,6 +313,22 @@ async fn a_batch_of_decisions_may_name_a_message_twice() {
     assert_eq!(state(&store, &one).await, State::Expired);
 }
 
+/// A receipt without a part, by its id in the forms that this may have had.
+fn kept(number: u128, ids: &[&str]) -> Unmatched {
+    Unmatched {
+        id: Uuid::from_u128(number),
+        gateway: "main".into(),
+        remote_id: ids[0].to_owned(),
+        match_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+        state: Some(State::Delivered),
+        code: Some("DELIVRD".into()),
+        at: now(),
+        received_at: now() + SignedDuration::from_secs(number as i64),
+        reference: None,
+        waits: false,
+    }
+}
+
 #[tokio::test]
 async fn receipts_find_their_message_before_and_after_the_answer() {
     let store = database().await;
@@ -327,14 +343,8 @@ async fn receipts_find_their_message_before_and_after_the_answer() {
     };
     // Both receipts of the first are there before the gateway's answer, one of them in two spellings.
     let unmatched = |number: u128, ids: &[&str]| Unmatched {
-        id: Uuid::from_u128(number),
-        gateway: "main".into(),
-        match_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
-        state: State::Delivered,
-        code: Some("DELIVRD".into()),
-        at: now(),
         received_at: now(),
-        reference: None,
+        ..kept(number, ids)
     };
     let mut tx = store.begin().await.unwrap();
     let waiting = [unmatched(1, &["000A1", "161"]), unmatched(2, &["a2"])];
@@ -398,14 +408,9 @@ async fn a_receipt_without_a_part_is_placed_by_our_reference() {
     let (lost, renamed) = (want(1, Class::Marketing), want(2, Class::Marketing));
     claim(&store, &[lost.clone(), renamed.clone()], 1).await;
     let kept = [(1, "000A1", "161", &lost), (2, "b7", "b7", &renamed)].map(|(number, one, other, want)| Unmatched {
-        id: Uuid::from_u128(number),
-        gateway: "main".into(),
-        match_ids: vec![one.to_owned(), other.to_owned()],
-        state: State::Delivered,
-        code: Some("DELIVRD".into()),
-        at: now(),
-        received_at: now() + SignedDuration::from_secs(number as i64),
         reference: Some(want.message_id),
+        waits: true,
+        ..kept(number, &[one, other])
     });
     let mut tx = store.begin_by_key().await.unwrap();
     tx.callbacks_unmatched_put(&kept).await.unwrap();
@@ -436,16 +441,148 @@ async fn a_receipt_without_a_part_is_placed_by_our_reference() {
     let found = referred(SignedDuration::ZERO).await;
     let told: Vec<_> = found
         .iter()
-        .map(|one| (one.reference, one.match_ids.join(" "), one.state))
+        .map(|one| (one.reference, one.match_ids.join(" "), one.remote_id.as_str()))
         .collect();
     assert_eq!(
         told,
         [
-            (Some(lost.message_id), "161 a1".to_owned(), State::Delivered),
-            (Some(renamed.message_id), "b7".to_owned(), State::Delivered),
+            (Some(lost.message_id), "a1 161".to_owned(), "000A1"),
+            (Some(renamed.message_id), "b7".to_owned(), "b7"),
         ]
     );
     assert!(referred(SignedDuration::ZERO).await.is_empty(), "taken once");
+}
+
+async fn keep(store: &Store, receipts: &[Unmatched]) {
+    let mut tx = store.begin_by_key().await.unwrap();
+    tx.callbacks_unmatched_put(receipts).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn accepted(store: &Store, want: &ClaimWant, ids: &[&str]) {
+    let mut tx = store.begin_by_key().await.unwrap();
+    tx.messages_outcome(&[outcome(want, 1, 1, Settled::Accepted, ids)])
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn waiting(store: &Store) -> Vec<u128> {
+    let listed = store.unmatched_list(None, None, 100).await.unwrap();
+    listed.iter().map(|one| one.id.as_u128()).collect()
+}
+
+#[tokio::test]
+async fn a_waiting_receipt_goes_to_the_likeliest_form_of_its_id() {
+    let store = database().await;
+    let wants: Vec<ClaimWant> = (0..4).map(|number| want(number, Class::Marketing)).collect();
+    claim(&store, &wants, 1).await;
+    // 12345678 in hexadecimal is 305419896: both are parts, taken in one batch.
+    keep(&store, &[kept(1, &["12345678", "bc614e", "305419896"])]).await;
+    let mut tx = store.begin_by_key().await.unwrap();
+    tx.messages_outcome(&[
+        outcome(&wants[0], 1, 1, Settled::Accepted, &["305419896"]),
+        outcome(&wants[1], 1, 1, Settled::Accepted, &["12345678"]),
+    ])
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(state(&store, &wants[0]).await, State::Accepted);
+    assert_eq!(state(&store, &wants[1]).await, State::Delivered);
+    assert!(waiting(&store).await.is_empty());
+
+    // Of two that could be one part's, that with its very id; the other stays for its own part.
+    let other = Unmatched {
+        state: Some(State::Failed),
+        ..kept(2, &["87654321", "5397fb1", "2271560481"])
+    };
+    keep(&store, &[other, kept(3, &["2271560481"])]).await;
+    accepted(&store, &wants[2], &["2271560481"]).await;
+    assert_eq!(state(&store, &wants[2]).await, State::Delivered);
+    assert_eq!(waiting(&store).await, [2]);
+    accepted(&store, &wants[3], &["87654321"]).await;
+    assert_eq!(state(&store, &wants[3]).await, State::Failed);
+    assert!(waiting(&store).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_waiting_receipt_that_names_its_message_joins_no_other() {
+    let store = database().await;
+    let (named, other) = (want(1, Class::Marketing), want(2, Class::Marketing));
+    claim(&store, &[named.clone(), other.clone()], 1).await;
+    let of_named = |number: u128| Unmatched {
+        reference: Some(named.message_id),
+        ..kept(number, &["a1"])
+    };
+    let unheard = Unmatched {
+        state: None,
+        code: Some("MYSTERY:999".into()),
+        ..kept(2, &["b1"])
+    };
+    keep(&store, &[of_named(1), unheard]).await;
+    accepted(&store, &other, &["A1"]).await;
+    let ripe = async || {
+        let mut tx = store.begin_by_key().await.unwrap();
+        let within = SignedDuration::from_hours(1);
+        let found = tx.callbacks_unmatched_ripe(within, 10).await.unwrap();
+        tx.commit().await.unwrap();
+        found
+    };
+    assert!(ripe().await.is_empty());
+    assert_eq!(state(&store, &other).await, State::Accepted);
+    assert_eq!(waiting(&store).await, [2, 1], "the newest first");
+
+    // A word that we do not know is its part's as soon as there is one, and moves nothing.
+    accepted(&store, &named, &["b1", "b2"]).await;
+    let parts = store.message_parts_of(named.message_id).await.unwrap();
+    let codes: Vec<Option<&str>> = parts.iter().map(|part| part.code.as_deref()).collect();
+    assert_eq!(codes, [Some("MYSTERY:999"), None]);
+    assert_eq!(state(&store, &named).await, State::Accepted);
+    assert_eq!(waiting(&store).await, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_that_only_receipts_tell_of_are_counted() {
+    let store = database().await;
+    let lost = want(1, Class::Marketing);
+    claim(&store, std::slice::from_ref(&lost), 1).await;
+    let mut tx = store.begin_by_key().await.unwrap();
+    // Of its two parts, the answer to the first came.
+    tx.messages_outcome(&[AttemptOutcome {
+        total: 2,
+        ..outcome(&lost, 1, 1, Settled::Unknown, &["x1"])
+    }])
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    let key = (lost.contact_id.clone(), lost.message_id);
+    let delivered = async |id: &str| {
+        let mut tx = store.begin_by_key().await.unwrap();
+        let adopted = AdoptedPart {
+            gateway: "main".into(),
+            remote_id: id.into(),
+            contact_id: lost.contact_id.clone(),
+            message_id: lost.message_id,
+            at: now(),
+        };
+        tx.parts_adopt(&[adopted.clone(), adopted]).await.unwrap();
+        let told = PartState {
+            gateway: "main".into(),
+            match_id: match_id(id),
+            state: State::Delivered,
+            code: None,
+            at: now(),
+        };
+        tx.receipts_apply(&[told], std::slice::from_ref(&key)).await.unwrap();
+        tx.commit().await.unwrap();
+        state(&store, &lost).await
+    };
+    assert_eq!(delivered("00X2").await, State::Unknown, "one of two");
+    assert_eq!(delivered("x2").await, State::Unknown, "the same again");
+    assert_eq!(delivered("x1").await, State::Delivered);
+    let parts = store.message_parts_of(lost.message_id).await.unwrap();
+    let ids: Vec<&str> = parts.iter().map(|part| part.remote_id.as_str()).collect();
+    assert_eq!(ids, ["x1", "00X2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,6 +42,7 @@ mod messages_planned;
 mod oracle;
 mod policy;
 mod receipts;
+mod receipts_unmatched;
 mod renderer;
 mod replies;
 mod reports;

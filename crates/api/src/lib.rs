@@ -23,6 +23,7 @@ pub mod messages;
 pub mod messages_planned;
 pub mod messages_show;
 pub mod preview;
+pub mod receipts;
 pub mod replies;
 pub mod reports;
 pub mod resources;

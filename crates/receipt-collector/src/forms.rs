@@ -2,10 +2,15 @@
 
 use resources::gateway::ReceiptIds;
 
+/// From so many characters on, without leading zeros, an id that is the same number as another's in the other base is no
+/// accident.
+const LONG: usize = 8;
+
 /// The forms of a receipt's id to look for, the likeliest first.
 ///
 /// Some gateways answer a submission with a decimal number and report with the same number in hexadecimal, or the other
-/// way about. The store compares without case and leading zeros.
+/// way about. The store compares without case and leading zeros. Without being told so (`auto`), the other base is only
+/// looked for where an id is long: of a gateway that counts from 1, every short id is another part's in the other base.
 pub fn forms(remote_id: &str, ids: ReceiptIds) -> Vec<String> {
     let id = remote_id.trim();
     let as_hex = || number(id, 16).map(|number| number.to_string());
@@ -17,9 +22,11 @@ pub fn forms(remote_id: &str, ids: ReceiptIds) -> Vec<String> {
         ReceiptIds::Decimal => vec![as_decimal().unwrap_or_else(same)],
         ReceiptIds::Auto => {
             let mut forms = vec![same()];
-            forms.extend(as_decimal());
-            forms.extend(as_hex());
-            forms.dedup();
+            if id.trim_start_matches('0').len() >= LONG {
+                forms.extend(as_decimal());
+                forms.extend(as_hex());
+                forms.dedup();
+            }
             forms
         }
     }
@@ -39,9 +46,12 @@ mod tests {
 
     #[test]
     fn an_id_is_looked_for_as_it_came_and_in_the_other_base() {
-        assert_eq!(forms("26", ReceiptIds::Auto), ["26", "1a", "38"]);
-        assert_eq!(forms("001A", ReceiptIds::Auto), ["001a", "26"]);
-        assert_eq!(forms("SM12", ReceiptIds::Auto), ["sm12"]);
+        assert_eq!(forms("12345678", ReceiptIds::Auto), ["12345678", "bc614e", "305419896"]);
+        assert_eq!(forms("00BC614E00", ReceiptIds::Auto), ["00bc614e00", "3160493568"]);
+        assert_eq!(forms("SM12345678", ReceiptIds::Auto), ["sm12345678"]);
+        // Of a gateway that counts from 1, 38 is another part.
+        assert_eq!(forms("26", ReceiptIds::Auto), ["26"]);
+        assert_eq!(forms("000000026", ReceiptIds::Auto), ["000000026"]);
         assert_eq!(forms("001A", ReceiptIds::Hex), ["26"]);
         assert_eq!(forms("26", ReceiptIds::Decimal), ["1a"]);
         assert_eq!(forms("26", ReceiptIds::Same), ["26"]);

@@ -7,7 +7,7 @@ use domain::State;
 use events::Callback;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use store::{parts::PartState, unmatched::Unmatched};
+use store::unmatched::Unmatched;
 use uuid::Uuid;
 
 pub(crate) const TRANSPORT: &str = "joined";
@@ -15,6 +15,9 @@ pub(crate) const TRANSPORT: &str = "joined";
 /// A receipt that was understood before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Joined {
+    /// As the gateway said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) remote_id: Option<String>,
     pub(crate) forms: Vec<String>,
     pub(crate) state: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,24 +28,16 @@ pub(crate) struct Joined {
 }
 
 impl Joined {
-    pub(crate) fn of(part: &PartState) -> Joined {
-        Joined {
-            forms: vec![part.match_id.clone()],
-            state: part.state.as_str().into(),
-            code: part.code.clone(),
-            at: part.at,
-            reference: None,
-        }
-    }
-
-    pub(crate) fn referred(receipt: &Unmatched) -> Joined {
-        Joined {
+    /// `None`: its word is none that we know, and nothing follows from it.
+    pub(crate) fn of(receipt: &Unmatched) -> Option<Joined> {
+        Some(Joined {
+            remote_id: Some(receipt.remote_id.clone()),
             forms: receipt.match_ids.clone(),
-            state: receipt.state.as_str().into(),
+            state: receipt.state?.as_str().into(),
             code: receipt.code.clone(),
             at: receipt.at,
             reference: receipt.reference,
-        }
+        })
     }
 
     pub(crate) fn state(&self) -> Option<State> {

@@ -11,7 +11,8 @@
 //! A receipt finds its part by the gateway's id in the forms that it may take ([`forms`]). One that comes before its part
 //! is kept; the dispatcher takes it when it writes the part, in one transaction. [`sweep`] closes the gap between two
 //! transactions that do not see each other, and calls a message of which nothing is heard `unknown` in the end. A receipt
-//! that repeats our own reference settles a message of unknown outcome that has no part at all.
+//! that repeats our own reference is that message's and no other's, and settles one whose answer was lost ([`receipts`]).
+//! What finds nothing is kept and shown (`tamtam receipts unmatched`).
 //!
 //! # What happens when it dies here
 //! | point | what follows |
@@ -28,6 +29,7 @@ mod given_up;
 mod http;
 mod joined;
 mod links;
+mod receipts;
 mod receivers;
 mod replies;
 mod step;

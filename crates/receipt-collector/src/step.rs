@@ -2,22 +2,16 @@
 //!
 //! A batch costs a constant number of statements: one to find the parts, then locks, reads and writes over all of them.
 
-use std::collections::{HashMap, HashSet};
-
 use async_trait::async_trait;
-use bus::{NewRecord, Partition};
-use domain::{State, phone::PhoneKey, sms::Fragment};
+use bus::Partition;
+use domain::{phone::PhoneKey, sms::Fragment};
 use events::{Callback, Record as _, Topic};
 use gateways::{Heard, key::sender};
-use jiff::Timestamp;
 use resources::{Gateway, Snapshot};
 use stage::{Clock, Input, Live, Output, Step, StepError};
 use store::{
-    StoreError, Tx,
-    messages::{MessageRow, Settle},
-    parts::{PartRow, PartState},
+    Tx,
     reply_parts::{ReplyKey, ReplyPart},
-    unmatched::{SETTLED_BY_REFERENCE, Unmatched},
 };
 use uuid::Uuid;
 
@@ -26,6 +20,7 @@ use crate::{
     forms::forms,
     given_up::{self, GivenUp},
     joined::{Joined, TRANSPORT},
+    receipts::{self, Told},
     replies::{self, Piece, Reply},
 };
 
@@ -34,27 +29,6 @@ pub(crate) struct Callbacks {
     clock: Clock,
     phone_key: PhoneKey,
     edge: Edge,
-}
-
-/// A receipt of a batch.
-struct Told {
-    /// Which record of the batch said it.
-    input: usize,
-    id: Uuid,
-    gateway: String,
-    forms: Vec<String>,
-    state: State,
-    code: Option<String>,
-    at: Timestamp,
-    received_at: Timestamp,
-    reference: Option<Uuid>,
-}
-
-/// A word that we do not know, about a part that we may.
-struct Unheard {
-    gateway: String,
-    forms: Vec<String>,
-    code: String,
 }
 
 impl Callbacks {
@@ -72,7 +46,6 @@ impl Callbacks {
 #[derive(Default)]
 struct Read {
     told: Vec<Told>,
-    unheard: Vec<Unheard>,
     replies: Vec<Reply>,
     pieces: Vec<Piece>,
     dead: Vec<(i64, String)>,
@@ -106,8 +79,9 @@ impl Read {
                 input: index,
                 id: id(0),
                 gateway: callback.gateway,
+                remote_id: joined.remote_id.unwrap_or_default(),
                 forms: joined.forms,
-                state,
+                state: Some(state),
                 code: joined.code,
                 at: joined.at,
                 received_at: callback.received_at,
@@ -129,7 +103,7 @@ impl Read {
             match heard {
                 Heard::Receipt {
                     remote_id,
-                    state: Some(state),
+                    state,
                     code,
                     at,
                     reference,
@@ -138,16 +112,12 @@ impl Read {
                     id: id(number),
                     gateway: callback.gateway.clone(),
                     forms: forms(&remote_id, gateway.receipt_ids),
+                    remote_id,
                     state,
                     code,
                     at,
                     received_at: callback.received_at,
                     reference,
-                }),
-                Heard::Receipt { remote_id, code, .. } => self.unheard.push(Unheard {
-                    gateway: callback.gateway.clone(),
-                    forms: forms(&remote_id, gateway.receipt_ids),
-                    code: code.unwrap_or_default(),
                 }),
                 Heard::Inbound {
                     id: remote_id,
@@ -203,13 +173,12 @@ impl Step for Callbacks {
         }
         let Read {
             told,
-            unheard,
             mut replies,
             mut pieces,
             dead,
         } = read;
         let trace = |input: usize| batch.get(input).and_then(|input| input.envelope.traceparent.as_deref());
-        let mut emit = self.receipts(told, unheard, tx, trace).await?;
+        let mut emit = receipts::take(told, &snapshot, tx, trace).await?;
         replies::drop_repeats(&mut replies, &mut pieces, tx).await?;
         replies.extend(replies::whole(pieces, &snapshot, &self.phone_key, tx).await?);
         // In the order in which they came, also between whole ones and those in parts.
@@ -217,139 +186,6 @@ impl Step for Callbacks {
         let now = self.clock.now();
         emit.extend(replies::take(replies, &snapshot, &self.phone_key, now, tx, trace).await?);
         Ok(Output { emit, dead })
-    }
-}
-
-impl Callbacks {
-    async fn receipts<'a>(
-        &self,
-        told: Vec<Told>,
-        unheard: Vec<Unheard>,
-        tx: &mut Tx,
-        trace: impl Fn(usize) -> Option<&'a str>,
-    ) -> Result<Vec<NewRecord>, StoreError> {
-        let keys: Vec<(String, Vec<String>)> = told
-            .iter()
-            .map(|told| (told.gateway.clone(), told.forms.clone()))
-            .chain(unheard.iter().map(|word| (word.gateway.clone(), word.forms.clone())))
-            .collect();
-        let parts = tx.parts_match(&keys).await?;
-        let (of_told, of_unheard) = parts.split_at(told.len().min(parts.len()));
-        let notes: Vec<(String, String, String)> = unheard
-            .into_iter()
-            .zip(of_unheard)
-            .filter_map(|(word, part)| Some((word.gateway, part.as_ref()?.match_id.clone(), word.code)))
-            .collect();
-        if !notes.is_empty() {
-            metrics::counter!("tamtam_receipts_total", "result" => "unknown-code").increment(notes.len() as u64);
-        }
-
-        let (mut changes, mut of) = (Vec::with_capacity(told.len()), Vec::with_capacity(told.len()));
-        // Which record a message's receipt goes back to, and which messages have it from a callback of this batch.
-        let mut causes: HashMap<Uuid, usize> = HashMap::new();
-        let mut repeated: HashSet<Uuid> = HashSet::new();
-        let mut homeless = Vec::new();
-        for (told, part) in told.into_iter().zip(of_told) {
-            match part {
-                Some(part) => {
-                    causes.insert(part.message_id, told.input);
-                    if is_repeated(&told, part) {
-                        repeated.insert(part.message_id);
-                    }
-                    of.push((part.contact_id.clone(), part.message_id));
-                    changes.push(PartState {
-                        gateway: told.gateway,
-                        match_id: part.match_id.clone(),
-                        state: told.state,
-                        code: told.code,
-                        at: told.at,
-                    });
-                }
-                // That it was accepted is known when its part is.
-                None if told.state == State::Accepted => {}
-                None => homeless.push(told),
-            }
-        }
-        metrics::counter!("tamtam_receipts_total", "result" => "matched").increment(changes.len() as u64);
-        let mut rows = tx.receipts_apply(&changes, &of).await?;
-        tx.parts_note(&notes).await?;
-        if !homeless.is_empty() {
-            metrics::counter!("tamtam_receipts_total", "result" => "unmatched").increment(homeless.len() as u64);
-            rows.extend(self.by_reference(homeless, &mut causes, &mut repeated, tx).await?);
-        }
-        let mut emit = Vec::with_capacity(rows.len());
-        for (row, moved) in rows {
-            if !moved && !repeated.contains(&row.message_id) {
-                continue;
-            }
-            let receipt = row.to_receipt();
-            let trace = causes.get(&row.message_id).and_then(|input| trace(*input));
-            emit.push(NewRecord::wrap(
-                Topic::Receipts,
-                &row.contact_id,
-                receipt.stable_id(),
-                receipt.at,
-                trace,
-                &receipt,
-            ));
-        }
-        Ok(emit)
-    }
-
-    /// Receipts whose part is not known. They are kept for their part; where our own reference came with them, and no part
-    /// will come that it could wait for, it settles the message.
-    async fn by_reference(
-        &self,
-        homeless: Vec<Told>,
-        causes: &mut HashMap<Uuid, usize>,
-        repeated: &mut HashSet<Uuid>,
-        tx: &mut Tx,
-    ) -> Result<Vec<(MessageRow, bool)>, StoreError> {
-        let (mut unmatched, mut settles) = (Vec::new(), Vec::new());
-        let references: Vec<Uuid> = homeless.iter().filter_map(|told| told.reference).collect();
-        let rows = tx.messages_by_id(&references).await?;
-        for told in homeless {
-            let mut waits_for = None;
-            if let Some(reference) = told.reference
-                && let Some(row) = rows.get(&reference)
-                // One receipt speaks for the whole message only where there is one part.
-                && row.parts <= 1
-            {
-                let again = row.state == told.state && same_instant(row.changed_at, told.at);
-                if SETTLED_BY_REFERENCE.contains(&row.state) || again {
-                    causes.insert(reference, told.input);
-                    if again {
-                        repeated.insert(reference);
-                    }
-                    settles.push(Settle {
-                        contact_id: row.contact_id.clone(),
-                        message_id: reference,
-                        state: told.state,
-                        reason: None,
-                        gateway_code: told.code,
-                        at: told.at,
-                    });
-                    continue;
-                }
-                // Its outcome is being written: then its part finds the receipt, or the outcome is unknown.
-                waits_for = Some(reference).filter(|_| !row.state.is_terminal());
-            }
-            unmatched.push(Unmatched {
-                id: told.id,
-                gateway: told.gateway,
-                match_ids: told.forms,
-                state: told.state,
-                code: told.code,
-                at: told.at,
-                received_at: told.received_at,
-                reference: waits_for,
-            });
-        }
-        tx.callbacks_unmatched_put(&unmatched).await?;
-        match settles.is_empty() {
-            true => Ok(Vec::new()),
-            false => tx.messages_settle(&settles).await,
-        }
     }
 }
 
@@ -384,17 +220,6 @@ fn piece(
     })
 }
 
-/// Whether the part has its state from this very callback: then the batch was here before, and what it emitted may not
-/// have got out.
-fn is_repeated(told: &Told, part: &PartRow) -> bool {
-    part.state == told.state && same_instant(part.at, told.at)
-}
-
-/// The store keeps microseconds.
-fn same_instant(kept: Timestamp, at: Timestamp) -> bool {
-    kept.as_microsecond() == at.as_microsecond()
-}
-
 /// An id that the record decides, for what it leads to.
 fn stable_id(partition: Partition, offset: i64, number: usize) -> Uuid {
     let mut bytes = [0_u8; 16];
@@ -408,6 +233,8 @@ fn stable_id(partition: Partition, offset: i64, number: usize) -> Uuid {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]

@@ -13,7 +13,7 @@ use gateways::key::{reply_key, sender};
 use jiff::{SignedDuration, Timestamp};
 use resources::Gateway;
 use stage::{Clock, Live, crash};
-use store::{Store, StoreError, Tx, messages::Settle};
+use store::{Store, StoreError, Tx, messages::Settle, unmatched::Unmatched};
 use tokio_util::sync::CancellationToken;
 
 use crate::{given_up::GivenUp, joined::Joined, replies::together};
@@ -142,41 +142,48 @@ where
 async fn ripe(log: &dyn Log, store: &Store, within: SignedDuration) -> Result<i64, SweepError> {
     let mut tx = store.begin_by_key().await?;
     let found = tx.callbacks_unmatched_ripe(within, RIPE_BATCH).await?;
-    let records = found
-        .iter()
-        .map(|(part, received_at)| record(&Joined::of(part), &part.gateway, *received_at))
-        .collect();
-    put_back(log, tx, records).await
+    put_back(log, tx, &found).await
 }
 
 /// The same for receipts whose message has no part that could find them.
 async fn referred(log: &dyn Log, store: &Store) -> Result<i64, SweepError> {
     let mut tx = store.begin_by_key().await?;
     let found = tx.callbacks_unmatched_referred(OUTCOME, RIPE_BATCH).await?;
-    let records = found
-        .iter()
-        .map(|receipt| record(&Joined::referred(receipt), &receipt.gateway, receipt.received_at))
-        .collect();
-    put_back(log, tx, records).await
+    put_back(log, tx, &found).await
 }
 
-fn record(joined: &Joined, gateway: &str, received_at: Timestamp) -> NewRecord {
+fn record(receipt: &Unmatched) -> Option<NewRecord> {
+    let joined = Joined::of(receipt)?;
+    let gateway = &receipt.gateway;
     let first = joined.forms.first().map(String::as_str).unwrap_or_default();
     let id = format!("{gateway}:{first}:{}:{}", joined.state, joined.at.as_microsecond());
-    let callback = joined.to_callback(gateway, received_at);
-    NewRecord::wrap(Topic::Callbacks, &joined.key(gateway), id, received_at, None, &callback)
+    let callback = joined.to_callback(gateway, receipt.received_at);
+    let key = joined.key(gateway);
+    Some(NewRecord::wrap(
+        Topic::Callbacks,
+        &key,
+        id,
+        receipt.received_at,
+        None,
+        &callback,
+    ))
 }
 
-/// They leave their table when they are on the topic.
-async fn put_back(log: &dyn Log, tx: Tx, records: Vec<NewRecord>) -> Result<i64, SweepError> {
-    let count = records.len() as i64;
-    if count > 0 {
-        crash::point("callbacks-sweep-before-append")?;
-        log.append(records).await?;
-        crash::point("callbacks-sweep-after-append")?;
-        tx.commit().await?;
+/// They leave their table when they are on the topic; words that we do not know, when their parts have them.
+async fn put_back(log: &dyn Log, mut tx: Tx, found: &[Unmatched]) -> Result<i64, SweepError> {
+    if found.is_empty() {
+        return Ok(0);
     }
-    Ok(count)
+    let notes: Vec<_> = found.iter().filter_map(Unmatched::note).collect();
+    tx.parts_note(&notes).await?;
+    let records: Vec<NewRecord> = found.iter().filter_map(record).collect();
+    crash::point("callbacks-sweep-before-append")?;
+    if !records.is_empty() {
+        log.append(records).await?;
+    }
+    crash::point("callbacks-sweep-after-append")?;
+    tx.commit().await?;
+    Ok(found.len() as i64)
 }
 
 /// Puts what there is of replies whose other parts do not come back onto `callbacks`; how many.

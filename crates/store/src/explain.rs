@@ -24,6 +24,8 @@ pub struct PartLine {
     /// The gateway's id, as it came.
     pub remote_id: String,
     pub state: State,
+    /// What the gateway last said of it in a word that we do not know, as it came.
+    pub code: Option<String>,
     pub at: Timestamp,
 }
 
@@ -46,7 +48,8 @@ impl Store {
     /// The parts of a message that gateways took, in their order.
     pub async fn message_parts_of(&self, message: Uuid) -> Result<Vec<PartLine>, StoreError> {
         let rows = sqlx::query(
-            "select part, gateway, remote_id, state, at from message_parts where message_id = $1 order by part, at limit 1000",
+            "select part, gateway, remote_id, state, code, at from message_parts
+             where message_id = $1 order by part, at limit 1000",
         )
         .bind(message)
         .fetch_all(&self.pool)
@@ -59,6 +62,7 @@ impl Store {
                     remote_id: row.try_get("remote_id")?,
                     state: State::from_code(row.try_get("state")?)
                         .ok_or_else(|| StoreError::Corrupt("a part's state is none of ours".into()))?,
+                    code: row.try_get("code")?,
                     at: row.try_get::<At, _>("at")?.0,
                 })
             })

@@ -1,6 +1,7 @@
 //! The parts that gateways took, by the gateway's ids, and the receipts that find their message through them.
 //!
-//! A receipt that comes before its part waits for it ([`crate::unmatched`]).
+//! A receipt that comes before its part waits for it ([`crate::unmatched`]). Where the answer that should have told the ids
+//! was lost, our reference in the receipts does ([`Tx::parts_adopt`]).
 //!
 //! Locks are taken in one order everywhere: messages by their keys, then parts by theirs.
 
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     StoreError, Tx,
-    messages::{Key, MessageRow, Settle, micros},
+    messages::{Key, MessageRow, Settle, foreign, micros},
     time::At,
 };
 
@@ -41,6 +42,17 @@ pub(crate) struct NewPart {
     pub message_id: Uuid,
     pub part: u16,
     pub total: u16,
+    pub at: Timestamp,
+}
+
+/// A part that only its receipt told of, of a message whose answer was lost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdoptedPart {
+    pub gateway: String,
+    /// In the form in which its next receipts look for it.
+    pub remote_id: String,
+    pub contact_id: String,
+    pub message_id: Uuid,
     pub at: Timestamp,
 }
 
@@ -115,22 +127,77 @@ fn read(row: &PgRow) -> Result<PartRow, StoreError> {
 impl Tx {
     /// Keeps parts that a gateway took. A gateway that gives an id a second time means the newer message by it.
     pub(crate) async fn parts_put(&mut self, parts: &[NewPart]) -> Result<(), StoreError> {
+        self.parts_insert(
+            parts,
+            "do update set remote_id = excluded.remote_id, contact_id = excluded.contact_id,
+                 message_id = excluded.message_id, part = excluded.part, total = excluded.total, state = excluded.state,
+                 at = excluded.at
+             where message_parts.message_id <> excluded.message_id and message_parts.at <= excluded.at",
+        )
+        .await
+    }
+
+    /// Takes ids that only receipts told for parts of the messages that they refer to: the gateway's answer, which should
+    /// have told them, was lost. Each is the next part of its message, so that as many have to come as it has parts. An id
+    /// that is known stays whose it is.
+    pub async fn parts_adopt(&mut self, parts: &[AdoptedPart]) -> Result<(), StoreError> {
+        let mut keys: Vec<Key> = parts
+            .iter()
+            .map(|part| (part.contact_id.clone(), part.message_id))
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        // Two that adopt for one message count on from each other.
+        let messages = self.messages_lock(&keys).await?;
+        let ids: Vec<Uuid> = keys.iter().map(|key| key.1).collect();
+        let counted: Vec<(Uuid, i16)> =
+            sqlx::query_as("select message_id, max(part) from message_parts where message_id = any($1) group by 1")
+                .bind(&ids)
+                .fetch_all(&mut *self.inner)
+                .await?;
+        let mut last: HashMap<Uuid, u16> = counted
+            .into_iter()
+            .map(|(message, part)| (message, u16::try_from(part).unwrap_or_default()))
+            .collect();
+        let mut seen: BTreeSet<(&str, String)> = BTreeSet::new();
+        let mut rows = Vec::with_capacity(parts.len());
+        for part in parts {
+            let message = messages.get(&(part.contact_id.clone(), part.message_id));
+            let Some(message) = message.filter(|_| seen.insert((&part.gateway, match_id(&part.remote_id)))) else {
+                continue;
+            };
+            let number = last.entry(part.message_id).or_default();
+            *number = number.saturating_add(1);
+            rows.push(NewPart {
+                gateway: part.gateway.clone(),
+                remote_id: foreign(&part.remote_id),
+                contact_id: part.contact_id.clone(),
+                message_id: part.message_id,
+                part: *number,
+                total: message.parts,
+                at: part.at,
+            });
+        }
+        match rows.is_empty() {
+            true => Ok(()),
+            false => self.parts_insert(&rows, "do nothing").await,
+        }
+    }
+
+    async fn parts_insert(&mut self, parts: &[NewPart], on_conflict: &str) -> Result<(), StoreError> {
         let mut rows: BTreeMap<(&str, String), &NewPart> = BTreeMap::new();
         for part in parts {
             rows.insert((&part.gateway, match_id(&part.remote_id)), part);
         }
         let small = |number: u16| i16::try_from(number).unwrap_or(i16::MAX);
-        sqlx::query(
+        sqlx::query(sqlx::AssertSqlSafe(format!(
             "insert into message_parts (gateway, remote_id, match_id, contact_id, message_id, part, total, state, at)
              select gateway, remote_id, match_id, contact_id, message_id, part, total, $8, at
              from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::int2[], $7::int2[], $9::timestamptz[])
                  as v (gateway, remote_id, match_id, contact_id, message_id, part, total, at)
              order by gateway, match_id
-             on conflict (gateway, match_id) do update set remote_id = excluded.remote_id, contact_id = excluded.contact_id,
-                 message_id = excluded.message_id, part = excluded.part, total = excluded.total, state = excluded.state,
-                 at = excluded.at
-             where message_parts.message_id <> excluded.message_id and message_parts.at <= excluded.at",
-        )
+             on conflict (gateway, match_id) {on_conflict}"
+        )))
         .bind(rows.keys().map(|key| key.0).collect::<Vec<_>>())
         .bind(rows.values().map(|part| part.remote_id.as_str()).collect::<Vec<_>>())
         .bind(rows.keys().map(|key| key.1.as_str()).collect::<Vec<_>>())

@@ -74,7 +74,7 @@ enum Command {
     Sms(commands::sms::SmsArgs),
     /// Check that every planned message is accounted for
     Audit(commands::audit::AuditArgs),
-    /// The receipts topic
+    /// The receipts topic, and receipts that found no message
     #[command(subcommand)]
     Receipts(commands::receipts::Receipts),
     /// Replies that only a person can decide on

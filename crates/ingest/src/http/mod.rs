@@ -21,6 +21,7 @@ mod messages_planned;
 mod openapi;
 mod preview;
 mod problem;
+mod receipts;
 mod replies;
 mod reports;
 mod resources;
@@ -115,6 +116,7 @@ fn routes() -> Routes {
     let routes = topics::add(routes);
     let routes = dead_letters::add(routes);
     let routes = audit::add(routes);
+    let routes = receipts::add(routes);
     let routes = replies::add(routes);
     let routes = reports::add(routes);
     let routes = gateways::add(routes);

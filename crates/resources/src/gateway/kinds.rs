@@ -38,7 +38,8 @@ pub enum LongText {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReceiptIds {
-    /// The same id, or the same number in the other base, in this order.
+    /// The same id; else, where it has 8 characters or more without leading zeros, the same number in the other base. A
+    /// gateway that counts small numbers and reports in another base is `hex` or `decimal`.
     #[default]
     Auto,
     /// The same id.

@@ -14,6 +14,7 @@ use super::{MessageRow, foreign, micros, rows::Key};
 use crate::{
     StoreError, Tx,
     parts::{NewPart, PartState},
+    unmatched::Unmatched,
 };
 
 /// What an attempt's end makes of its message.
@@ -148,7 +149,9 @@ impl Tx {
             .map(|part| (part.gateway.clone(), crate::parts::match_id(&part.remote_id)))
             .collect();
         let waiting = self.callbacks_unmatched_take(&keys).await?;
-        let states: Vec<PartState> = waiting.into_iter().map(|(state, _)| state).collect();
+        let notes: Vec<_> = waiting.iter().filter_map(Unmatched::note).collect();
+        self.parts_note(&notes).await?;
+        let states: Vec<PartState> = waiting.iter().filter_map(Unmatched::part_state).collect();
         let found: HashSet<(&str, &str)> = states
             .iter()
             .map(|state| (state.gateway.as_str(), state.match_id.as_str()))
@@ -204,6 +207,7 @@ mod tests {
             settled_at: None,
             changed_at: at,
             decided_by: None,
+            purpose: None,
         }
     }
 

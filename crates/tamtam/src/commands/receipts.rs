@@ -1,6 +1,7 @@
-//! `tamtam receipts export`: the receipts topic as a Parquet file, for whoever has no Kafka client at hand.
+//! `tamtam receipts export`: the receipts topic as a Parquet file, for whoever has no Kafka client at hand. `tamtam receipts
+//! unmatched`: what gateways reported and no message was found for.
 //!
-//! A row a message and state: what is on the topic twice under one `ce_id` is written once. The columns are the record's
+//! In the file, a row a message and state: what is on the topic twice under one `ce_id` is written once. The columns are the record's
 //! fields (docs/topics/), with the cause laid flat.
 
 use std::{
@@ -22,6 +23,8 @@ use crate::{cli::ClientArgs, exit::Failure};
 pub enum Receipts {
     /// Write the receipts as a Parquet file
     Export(ExportArgs),
+    /// What gateways reported and no message was found for, the newest first
+    Unmatched(UnmatchedArgs),
 }
 
 #[derive(Debug, Args)]
@@ -39,15 +42,53 @@ pub struct ExportArgs {
     pub client: ClientArgs,
 }
 
+#[derive(Debug, Args)]
+pub struct UnmatchedArgs {
+    /// Received from this time on; a period such as 7d is that long ago (default: all that are kept, 31 days)
+    #[arg(long, value_name = "TIME", value_parser = client::past)]
+    since: Option<Timestamp>,
+    /// Of this gateway alone
+    #[arg(long, value_name = "NAME")]
+    gateway: Option<String>,
+    /// How many, up to 1,000
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    limit: u32,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
 impl Receipts {
     pub fn client(&self) -> &ClientArgs {
-        let Receipts::Export(arguments) = self;
-        &arguments.client
+        match self {
+            Receipts::Export(arguments) => &arguments.client,
+            Receipts::Unmatched(arguments) => &arguments.client,
+        }
     }
 }
 
 pub async fn run(connection: &Connection, command: &Receipts) -> Result<(), Failure> {
-    let Receipts::Export(arguments) = command;
+    match command {
+        Receipts::Export(arguments) => export_to_file(connection, arguments).await,
+        Receipts::Unmatched(arguments) => unmatched(connection, arguments).await,
+    }
+}
+
+async fn unmatched(connection: &Connection, arguments: &UnmatchedArgs) -> Result<(), Failure> {
+    let mut query = vec![("limit", arguments.limit.to_string())];
+    query.extend(arguments.since.map(|since| ("since", since.to_string())));
+    query.extend(arguments.gateway.clone().map(|gateway| ("gateway", gateway)));
+    let listed = connection.get("/v1/receipts/unmatched", &query).await?;
+    if connection.json {
+        return output::json(&listed);
+    }
+    let rows = listed["receipts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    output::table(
+        rows,
+        &["gateway", "remote_id", "state", "code", "received_at", "message_id"],
+    )
+}
+
+async fn export_to_file(connection: &Connection, arguments: &ExportArgs) -> Result<(), Failure> {
     // Written beside it and renamed: nobody reads half of a file.
     let mut partial = arguments.out.clone().into_os_string();
     partial.push(".part");

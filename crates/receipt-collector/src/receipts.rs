@@ -1,0 +1,308 @@
+//! Receipts of a batch: to their parts, by our reference where there is none, and kept where there is neither.
+//!
+//! | receipt | what becomes of it |
+//! |---|---|
+//! | of a part that is known | the part moves, and the message when its parts say so. A word that we do not know is kept with the part |
+//! | that bears our reference of one message, with the id of another's part | as one without a part: the reference decides |
+//! | without a part, with our reference | while the message may still be answered it waits. Then one receipt settles the message where it has one part, or where the gateway takes a text whole and answers with one id; where each part has receipts of its own, its id is taken for the next part, and the message is delivered when as many are as it has parts |
+//! | without a part, `accepted` | nothing: that it was accepted is known when its part is |
+//! | anything else | it is kept and shown, also where its word is none that we know, and joined when its part comes |
+
+use std::collections::{HashMap, HashSet};
+
+use bus::NewRecord;
+use domain::State;
+use events::Topic;
+use jiff::Timestamp;
+use resources::{
+    Gateway, Snapshot,
+    gateway::{GatewayKind, LongText},
+};
+use store::{
+    StoreError, Tx,
+    messages::{MessageRow, Settle},
+    parts::{AdoptedPart, PartRow, PartState, match_id},
+    unmatched::{SETTLED_BY_REFERENCE, Unmatched},
+};
+use uuid::Uuid;
+
+/// A receipt of a batch.
+pub(crate) struct Told {
+    /// Which record of the batch said it.
+    pub(crate) input: usize,
+    pub(crate) id: Uuid,
+    pub(crate) gateway: String,
+    /// As the gateway said it.
+    pub(crate) remote_id: String,
+    pub(crate) forms: Vec<String>,
+    /// `None`: a word that we do not know.
+    pub(crate) state: Option<State>,
+    pub(crate) code: Option<String>,
+    pub(crate) at: Timestamp,
+    pub(crate) received_at: Timestamp,
+    pub(crate) reference: Option<Uuid>,
+}
+
+impl Told {
+    /// Our own reference. A gateway whose ids are UUIDs and which repeats nothing of ours is read as if it did.
+    fn reference(&self) -> Option<Uuid> {
+        self.reference
+            .filter(|reference| Uuid::parse_str(self.remote_id.trim()).as_ref() != Ok(reference))
+    }
+
+    /// Whether the part may be the one that it speaks of.
+    fn may_be_of(&self, part: &PartRow) -> bool {
+        self.reference().is_none_or(|reference| reference == part.message_id)
+    }
+
+    fn keep(self, reference: Option<Uuid>, waits: bool) -> Unmatched {
+        Unmatched {
+            id: self.id,
+            gateway: self.gateway,
+            remote_id: self.remote_id,
+            match_ids: self.forms,
+            state: self.state,
+            code: self.code,
+            at: self.at,
+            received_at: self.received_at,
+            reference,
+            waits,
+        }
+    }
+}
+
+/// A receipt without a part of its own.
+struct Homeless {
+    told: Told,
+    /// Its id is that of another message's part.
+    is_taken: bool,
+}
+
+/// Which record of the batch a message's receipt goes back to, and which messages have it from this very batch, which was
+/// here before.
+#[derive(Default)]
+struct Trail {
+    causes: HashMap<Uuid, usize>,
+    repeated: HashSet<Uuid>,
+}
+
+/// Writes what the receipts say; the receipts of ours that follow.
+pub(crate) async fn take<'a>(
+    told: Vec<Told>,
+    snapshot: &Snapshot,
+    tx: &mut Tx,
+    trace: impl Fn(usize) -> Option<&'a str>,
+) -> Result<Vec<NewRecord>, StoreError> {
+    let keys: Vec<(String, Vec<String>)> = told
+        .iter()
+        .map(|told| (told.gateway.clone(), told.forms.clone()))
+        .collect();
+    let parts = tx.parts_match(&keys).await?;
+    let (mut changes, mut of) = (Vec::with_capacity(told.len()), Vec::with_capacity(told.len()));
+    let (mut notes, mut homeless) = (Vec::new(), Vec::new());
+    let mut trail = Trail::default();
+    for (told, found) in told.into_iter().zip(parts) {
+        let is_taken = found.is_some();
+        let part = found.filter(|part| told.may_be_of(part));
+        match (part, told.state) {
+            (Some(part), Some(state)) => {
+                trail.causes.insert(part.message_id, told.input);
+                if part.state == state && same_instant(part.at, told.at) {
+                    trail.repeated.insert(part.message_id);
+                }
+                of.push((part.contact_id, part.message_id));
+                changes.push(PartState {
+                    gateway: told.gateway,
+                    match_id: part.match_id,
+                    state,
+                    code: told.code,
+                    at: told.at,
+                });
+            }
+            (Some(part), None) => notes.push((told.gateway, part.match_id, told.code.unwrap_or_default())),
+            (None, Some(State::Accepted)) => {}
+            (None, _) => homeless.push(Homeless { told, is_taken }),
+        }
+    }
+    count("matched", changes.len());
+    count("unknown-code", notes.len());
+    let mut rows = tx.receipts_apply(&changes, &of).await?;
+    tx.parts_note(&notes).await?;
+    if !homeless.is_empty() {
+        rows.extend(by_reference(homeless, snapshot, &mut trail, tx).await?);
+    }
+    let mut emit = Vec::with_capacity(rows.len());
+    for (row, moved) in rows {
+        if !moved && !trail.repeated.contains(&row.message_id) {
+            continue;
+        }
+        let receipt = row.to_receipt();
+        let trace = trail.causes.get(&row.message_id).and_then(|input| trace(*input));
+        emit.push(NewRecord::wrap(
+            Topic::Receipts,
+            &row.contact_id,
+            receipt.stable_id(),
+            receipt.at,
+            trace,
+            &receipt,
+        ));
+    }
+    Ok(emit)
+}
+
+/// Receipts without a part: placed by our reference as far as they can be, kept otherwise.
+async fn by_reference(
+    homeless: Vec<Homeless>,
+    snapshot: &Snapshot,
+    trail: &mut Trail,
+    tx: &mut Tx,
+) -> Result<Vec<(MessageRow, bool)>, StoreError> {
+    // Also one that is an id at the same time: where there is such a message of ours, it is meant.
+    let references: Vec<Uuid> = homeless.iter().filter_map(|one| one.told.reference).collect();
+    let rows = tx.messages_by_id(&references).await?;
+    let (mut unmatched, mut settles) = (Vec::new(), Vec::new());
+    let (mut adopted, mut changes, mut of) = (Vec::new(), Vec::new(), Vec::new());
+    for Homeless { told, is_taken } in homeless {
+        let row = told.reference.and_then(|reference| rows.get(&reference));
+        let (Some(row), Some(state)) = (row, told.state) else {
+            let reference = row.map(|row| row.message_id).or(told.reference());
+            unmatched.push(told.keep(reference, false));
+            continue;
+        };
+        let again = row.state == state && same_instant(row.changed_at, told.at);
+        let is_open = SETTLED_BY_REFERENCE.contains(&row.state);
+        if (is_open || again)
+            && (row.parts <= 1 || speaks_for_all(snapshot.gateways.get(&told.gateway).map(AsRef::as_ref)))
+        {
+            trail.causes.insert(row.message_id, told.input);
+            if again {
+                trail.repeated.insert(row.message_id);
+            }
+            settles.push(Settle {
+                contact_id: row.contact_id.clone(),
+                message_id: row.message_id,
+                state,
+                reason: None,
+                gateway_code: told.code,
+                at: told.at,
+            });
+        } else if is_open && !is_taken {
+            trail.causes.insert(row.message_id, told.input);
+            let id = told.forms.first().cloned().unwrap_or_default();
+            let part_id = match_id(&id);
+            of.push((row.contact_id.clone(), row.message_id));
+            adopted.push(AdoptedPart {
+                gateway: told.gateway.clone(),
+                remote_id: match match_id(&told.remote_id) == part_id {
+                    true => told.remote_id,
+                    false => id,
+                },
+                contact_id: row.contact_id.clone(),
+                message_id: row.message_id,
+                at: told.at,
+            });
+            changes.push(PartState {
+                gateway: told.gateway,
+                match_id: part_id,
+                state,
+                code: told.code,
+                at: told.at,
+            });
+        } else {
+            // While its outcome is being written it waits: then its part finds it, or the outcome is unknown.
+            let waits = !is_open && !row.state.is_terminal();
+            unmatched.push(told.keep(Some(row.message_id), waits));
+        }
+    }
+    count("by-reference", settles.len() + changes.len());
+    count("unmatched", unmatched.len());
+    tx.callbacks_unmatched_put(&unmatched).await?;
+    let mut moved = match settles.is_empty() {
+        true => Vec::new(),
+        false => tx.messages_settle(&settles).await?,
+    };
+    if !adopted.is_empty() {
+        tx.parts_adopt(&adopted).await?;
+        moved.extend(tx.receipts_apply(&changes, &of).await?);
+    }
+    Ok(moved)
+}
+
+/// Whether a gateway takes a text of several parts whole, answers with one id and reports on all of it at once.
+fn speaks_for_all(gateway: Option<&Gateway>) -> bool {
+    let Some(gateway) = gateway else { return false };
+    match gateway.kind {
+        GatewayKind::Smpp => gateway.long_text == LongText::Payload,
+        // A `*` in the place of the id is an id a part.
+        GatewayKind::Http => (gateway.http_description().ok())
+            .and_then(|http| http.answer?.id)
+            .is_some_and(|place| !place.split('/').any(|step| step == "*")),
+    }
+}
+
+fn count(result: &'static str, receipts: usize) {
+    if receipts > 0 {
+        metrics::counter!("tamtam_receipts_total", "result" => result).increment(receipts as u64);
+    }
+}
+
+/// The store keeps microseconds.
+fn same_instant(kept: Timestamp, at: Timestamp) -> bool {
+    kept.as_microsecond() == at.as_microsecond()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(remote_id: &str, reference: Option<Uuid>) -> Told {
+        Told {
+            input: 0,
+            id: Uuid::nil(),
+            gateway: "main".into(),
+            remote_id: remote_id.into(),
+            forms: vec![remote_id.into()],
+            state: Some(State::Delivered),
+            code: None,
+            at: Timestamp::UNIX_EPOCH,
+            received_at: Timestamp::UNIX_EPOCH,
+            reference,
+        }
+    }
+
+    #[test]
+    fn a_receipt_is_of_the_message_that_it_refers_to() {
+        let (ours, other) = (Uuid::from_u128(7), Uuid::from_u128(8));
+        let part = PartRow {
+            gateway: "main".into(),
+            remote_id: "a1".into(),
+            match_id: "a1".into(),
+            contact_id: "42".into(),
+            message_id: ours,
+            part: 1,
+            total: 1,
+            state: State::Accepted,
+            at: Timestamp::UNIX_EPOCH,
+        };
+        assert!(told("a1", None).may_be_of(&part));
+        assert!(told("a1", Some(ours)).may_be_of(&part));
+        assert!(!told("a1", Some(other)).may_be_of(&part));
+        // The gateway's own id, read as a reference because it says none.
+        assert!(told(&other.to_string(), Some(other)).may_be_of(&part));
+    }
+
+    #[test]
+    fn who_takes_a_text_whole_reports_on_all_of_it() {
+        let payload = Gateway {
+            long_text: LongText::Payload,
+            ..Gateway::smpp("main", "h:1", "tamtam")
+        };
+        assert!(speaks_for_all(Some(&payload)));
+        assert!(!speaks_for_all(Some(&Gateway::smpp("main", "h:1", "tamtam"))));
+        assert!(!speaks_for_all(None));
+        for (profile, expected) in [("twilio", true), ("ovh", true), ("kannel", true), ("vonage", false)] {
+            let gateway = Gateway::http("main", "http://h/", profile);
+            assert_eq!(speaks_for_all(Some(&gateway)), expected, "{profile}");
+        }
+    }
+}
