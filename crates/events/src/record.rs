@@ -232,7 +232,8 @@ impl std::fmt::Debug for Callback {
     }
 }
 
-/// `tamtam.receipt.v1`: a state that a message reached, once per message and state. `ce_id` is `MESSAGE:STATE`.
+/// `tamtam.receipt.v1`: a state that a message reached, once per message and state. `ce_id` is `MESSAGE:STATE`, with more
+/// behind it where a message may come to a state again: `MESSAGE:deferred:AT` (microseconds), `MESSAGE:unknown:REASON`.
 /// It holds no phone number and no text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Receipt {
@@ -295,8 +296,16 @@ pub struct Receipt {
 
 impl Receipt {
     /// `ce_id`: stable, so that readers can de-duplicate by it.
+    ///
+    /// A message is put off as often as it has to be, also twice in one attempt and for one reason; and it may be unknown
+    /// after an attempt, then accepted by a late answer, then unknown because no receipt came. Each is a receipt of its own.
     pub fn stable_id(&self) -> String {
-        format!("{}:{}", MessageId(self.message_id), self.state)
+        let id = format!("{}:{}", MessageId(self.message_id), self.state);
+        match (self.state, self.reason) {
+            (State::Deferred, _) => format!("{id}:{}", self.at.as_microsecond()),
+            (State::Unknown, Some(reason)) => format!("{id}:{reason}"),
+            _ => id,
+        }
     }
 }
 
