@@ -1,5 +1,6 @@
 //! The conservation check.
 
+use api::audit::AUDIT_LIMIT;
 use axum::{Json as Answer, extract::State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,6 +21,11 @@ pub(super) fn add(routes: Routes) -> Routes {
         )
         .query("since", "date-time", "Planned from then on")
         .query("until", "date-time", "Planned before")
+        .query(
+            "limit",
+            "integer",
+            "How many violations of each kind to tell, up to 10,000; absent: 100",
+        )
         .gives::<AuditJson>(),
         audit,
     )
@@ -32,15 +38,22 @@ struct AuditJson {
     checked: i64,
     /// Messages that are planned and still on their way.
     pending: i64,
-    /// Some of the violations of each kind.
+    /// The violations of each kind, up to `limit`.
     examples: Vec<ViolationJson>,
 }
 
 #[derive(Serialize, ToSchema)]
 struct ViolationJson {
     kind: &'static str,
+    /// Of the message, the event or the campaign.
     id: String,
     detail: String,
+    /// Of a campaign: the messages concerned, up to `limit`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    messages: Vec<String>,
+    /// Those that were planned and have no message, up to `limit`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    contacts: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +61,7 @@ struct ViolationJson {
 struct AuditParams {
     since: Option<When>,
     until: Option<When>,
+    limit: Option<i64>,
 }
 
 async fn audit(
@@ -56,7 +70,8 @@ async fn audit(
     Params(params): Params<AuditParams>,
 ) -> Result<Answer<AuditJson>, Problem> {
     let (since, until) = (params.since.map(|time| time.0), params.until.map(|time| time.0));
-    let audit = http.api.audit(&call.caller, since, until).await?;
+    let limit = params.limit.unwrap_or(AUDIT_LIMIT);
+    let audit = http.api.audit(&call.caller, since, until, limit).await?;
     Ok(Answer(AuditJson {
         violations: audit.violations,
         checked: audit.checked,
@@ -68,6 +83,8 @@ async fn audit(
                 kind: violation.kind,
                 id: violation.id,
                 detail: violation.detail,
+                messages: violation.messages,
+                contacts: violation.contacts,
             })
             .collect(),
     }))
