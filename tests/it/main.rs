@@ -10,6 +10,8 @@ mod bus_contract;
 mod bus_postgres;
 mod callbacks;
 mod callbacks_ways;
+mod campaign_crash;
+mod campaign_recurring;
 mod chaos;
 mod console;
 mod console_replies;
