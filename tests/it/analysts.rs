@@ -51,6 +51,7 @@ fn receipts(start: Timestamp) -> Vec<Receipt> {
             accepted_at,
             latency_ms: None,
             delivery_ms: None,
+            decided_by: None,
         }
     };
     let mut all = Vec::new();

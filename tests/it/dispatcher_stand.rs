@@ -430,6 +430,7 @@ fn made(contact_id: String, cause: Cause, class: Class, number: usize) -> Outbou
         deadline: None,
         cost_micros: 40_000,
         attempt: 0,
+        purpose: None,
     }
 }
 

@@ -359,7 +359,8 @@ async fn contacts_are_upserted_read_and_erased() {
         contacts: vec![
             contact(
                 "1",
-                serde_json::json!({"phone": "0692000001", "points": 3, "marketing_consent": true}),
+                serde_json::json!({"phone": "0692000001", "points": 3, "marketing_consent": true,
+                    "consents": [{"purpose": "newsletter", "given": true, "source": "shop"}]}),
             ),
             contact("2", serde_json::json!({"birth_date": "yesterday"})),
         ],
@@ -375,7 +376,8 @@ async fn contacts_are_upserted_read_and_erased() {
     let get = || with_key(&server, Role::Read, GetContactRequest { id: "1".into() });
     let fields = client.get(get()).await.unwrap().into_inner().fields.unwrap();
     let map = ingest::convert::to_map(Some(&fields)).unwrap();
-    let expected = serde_json::json!({"phone": "+262692000001", "points": 3, "marketing_consent": true});
+    let expected = serde_json::json!({"phone": "+262692000001", "points": 3, "marketing_consent": true,
+        "consents": [{"purpose": "newsletter", "given": true}]});
     assert_eq!(serde_json::Value::Object(map), expected);
     let erase = with_key(&server, Role::Events, EraseContactRequest { id: "1".into() });
     client.erase(erase).await.unwrap();

@@ -13,6 +13,7 @@ mod callbacks_ways;
 mod campaign_crash;
 mod campaign_recurring;
 mod chaos;
+mod consents;
 mod console;
 mod console_replies;
 mod contacts;

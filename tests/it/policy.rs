@@ -4,12 +4,13 @@ use domain::{Cause, Class, Consent, MessageId, Phone, Reason, State};
 use jiff::{SignedDuration, Timestamp};
 use store::{
     Store,
+    caps::{Counting, TextOut},
     contacts::ContactChange,
-    messages::{Alarm, ClaimResult, ClaimRules, ClaimWant, Claimant, WantRules},
+    messages::{Alarm, CapRule, ClaimResult, ClaimRules, ClaimWant, Claimant, WantRules},
 };
 use uuid::Uuid;
 
-use crate::support::database::database;
+use crate::support::{campaign::drafted, database::database};
 
 fn now() -> Timestamp {
     "2026-11-24T08:30:00Z".parse().unwrap()
@@ -49,18 +50,26 @@ fn claimant(at: Timestamp) -> Claimant {
     }
 }
 
+fn cap(messages: u32, at: Timestamp, purpose: Option<&str>) -> CapRule {
+    CapRule {
+        since: at - SignedDuration::from_hours(24),
+        most: messages,
+        purpose: purpose.map(str::to_owned),
+    }
+}
+
 fn capped(messages: u32, at: Timestamp) -> ClaimRules {
     ClaimRules {
         version: Some("policy 3, territories test".into()),
-        caps: vec![(at - SignedDuration::from_hours(24), messages)],
+        caps: vec![cap(messages, at, None)],
         each: Vec::new(),
     }
 }
 
 fn limited(count: usize, per_hour: u32) -> ClaimRules {
     let each = WantRules {
-        refuse: None,
         destinations: vec![("+262".into(), per_hour)],
+        ..WantRules::default()
     };
     ClaimRules {
         version: Some("policy 3, territories test".into()),
@@ -256,4 +265,188 @@ async fn who_took_back_consent_or_is_blocked_by_now_gets_nothing() {
     assert_eq!(reasons, [None, Some(Reason::NoConsent), None, Some(Reason::Blocked)]);
     let granted: Vec<bool> = results.iter().map(|result| result.granted).collect();
     assert_eq!(granted, [true, false, true, false]);
+}
+
+fn of_purpose(purpose: Option<&str>) -> WantRules {
+    WantRules {
+        purpose: purpose.map(str::to_owned),
+        ..WantRules::default()
+    }
+}
+
+fn reasons(results: &[ClaimResult]) -> Vec<Option<Reason>> {
+    results.iter().map(|result| result.row.reason).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consent_is_asked_for_by_purpose_at_the_claim() {
+    let store = database().await;
+    let contact = |id: &str, consents: serde_json::Value| {
+        ContactChange::from_json(id, consents.as_object().unwrap(), None).unwrap()
+    };
+    let letter = serde_json::json!([{"purpose": "newsletter", "given": true, "at": "2026-01-31"}]);
+    let mut tx = store.begin().await.unwrap();
+    let contacts = [
+        contact(
+            "letter",
+            serde_json::json!({"marketing_consent": false, "consents": letter}),
+        ),
+        contact(
+            "all",
+            serde_json::json!({"marketing_consent": true, "consents": letter}),
+        ),
+        contact("sales", serde_json::json!({"marketing_consent": true})),
+    ];
+    tx.contacts_upsert(&contacts, "test", "test", now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let wants: Vec<ClaimWant> = ["letter", "all", "sales"]
+        .iter()
+        .flat_map(|contact| [want(contact, 1, Class::Marketing), want(contact, 2, Class::Marketing)])
+        .collect();
+    let rules = ClaimRules {
+        version: Some("policy 3, territories test".into()),
+        caps: Vec::new(),
+        each: (0..6)
+            .map(|number| of_purpose((number % 2 == 0).then_some("newsletter")))
+            .collect(),
+    };
+    let (results, _) = claim(&store, &wants, &rules, now()).await;
+    let refused = Some(Reason::NoConsent);
+    assert_eq!(reasons(&results), [None, refused, None, None, refused, None]);
+    assert_eq!(results[0].row.purpose.as_deref(), Some("newsletter"));
+    assert_eq!(results[3].row.purpose, None);
+    // STOP withdraws every purpose.
+    let stop = ContactChange {
+        id: "all".into(),
+        withdraws_all: true,
+        ..ContactChange::default()
+    };
+    let mut tx = store.begin().await.unwrap();
+    tx.contacts_upsert(&[stop], "reply", "reply", now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let wants = [want("all", 3, Class::Marketing), want("all", 4, Class::Marketing)];
+    let (results, _) = claim(&store, &wants, &rules, now()).await;
+    assert_eq!(reasons(&results), [refused, refused]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cap_of_a_purpose_counts_that_purpose_alone() {
+    let store = database().await;
+    let rules = |each: &[Option<&str>]| ClaimRules {
+        version: Some("policy 3, territories test".into()),
+        caps: vec![cap(1, now(), Some("newsletter")), cap(3, now(), None)],
+        each: each.iter().copied().map(of_purpose).collect(),
+    };
+    let reached = Some(Reason::CapReached);
+    // Two letters in one batch, and a sale.
+    let wants: Vec<ClaimWant> = (1..=3).map(|number| want("a", number, Class::Marketing)).collect();
+    let (results, _) = claim(
+        &store,
+        &wants,
+        &rules(&[Some("newsletter"), Some("newsletter"), None]),
+        now(),
+    )
+    .await;
+    assert_eq!(reasons(&results), [None, reached, None]);
+    // A third letter later, and sales up to the cap on all; a transactional message counts for none.
+    let wants: Vec<ClaimWant> = (4..=7)
+        .map(|number| {
+            let class = if number == 5 {
+                Class::Transactional
+            } else {
+                Class::Marketing
+            };
+            want("a", number, class)
+        })
+        .collect();
+    let (results, _) = claim(&store, &wants, &rules(&[Some("newsletter"), None, None, None]), now()).await;
+    assert_eq!(reasons(&results), [reached, None, None, reached]);
+
+    let counting = |purpose: Option<&str>| Counting {
+        since: now() - SignedDuration::from_hours(1),
+        purpose: purpose.map(str::to_owned),
+    };
+    let caps = [
+        counting(Some("newsletter")),
+        counting(Some("marketing")),
+        counting(None),
+    ];
+    let mut tx = store.begin().await.unwrap();
+    let counts = tx.sent_counts(&["a", "b"], &caps).await.unwrap();
+    assert_eq!(counts.len(), 1);
+    assert_eq!(counts["a"], [1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_nobody_got_is_no_repetition() {
+    let store = database().await;
+    let text = |text: u8, message: u128, campaign_id: Option<Uuid>| TextOut {
+        phone_hash: vec![1],
+        text_hash: vec![text],
+        message_id: Uuid::from_u128(message),
+        campaign_id,
+    };
+    let repeated = async |out: TextOut| {
+        let mut tx = store.begin().await.unwrap();
+        let since = now() - SignedDuration::from_hours(24);
+        let repeated = tx
+            .texts_repeated(std::slice::from_ref(&out), since, now())
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        repeated.contains(&out.message_id)
+    };
+    let ledger = async |message: u128, state: State| {
+        sqlx::query(
+            "insert into messages (contact_id, message_id, class, state, template, caused_at, planned_at, changed_at)
+             values ('c', $1, 1, $2, 't', now(), now(), now())",
+        )
+        .bind(Uuid::from_u128(message))
+        .bind(state.code())
+        .execute(store.pool())
+        .await
+        .unwrap();
+    };
+    for (number, state) in (1_u8..).zip(State::ALL) {
+        let first = u128::from(number) * 10;
+        assert!(!repeated(text(number, first, None)).await);
+        assert!(
+            repeated(text(number, first + 1, None)).await,
+            "it may still go: {state}"
+        );
+        ledger(first, state).await;
+        let nobody_got_it = matches!(
+            state,
+            State::Suppressed | State::Cancelled | State::Expired | State::Failed
+        );
+        assert_eq!(repeated(text(number, first + 1, None)).await, !nobody_got_it, "{state}");
+        // Whoever took the note over is the one that counts now.
+        assert_eq!(repeated(text(number, first + 1, None)).await, !nobody_got_it, "{state}");
+        assert!(
+            !nobody_got_it || repeated(text(number, first + 2, None)).await,
+            "{state}"
+        );
+    }
+
+    // A campaign is cancelled before the dispatcher comes to its messages, and launched again with the same text.
+    let campaign = Uuid::from_u128(0xCA);
+    let mut tx = store.begin().await.unwrap();
+    tx.campaign_create(&drafted(campaign, "c", "age < 30", "sale"), "test", now())
+        .await
+        .unwrap();
+    tx.campaign_launch(campaign, None, "age < 30", "test", now())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let own = Some(campaign);
+    assert!(!repeated(text(100, 1_000, own)).await);
+    assert!(!repeated(text(101, 1_010, own)).await);
+    assert!(repeated(text(100, 1_001, None)).await);
+    let mut tx = store.begin().await.unwrap();
+    tx.campaign_cancel(campaign, "test", now()).await.unwrap();
+    tx.commit().await.unwrap();
+    // What was handed over before is a repetition all the same.
+    ledger(1_010, State::Accepted).await;
+    assert!(repeated(text(101, 1_011, None)).await);
+    assert!(!repeated(text(100, 1_001, None)).await);
 }

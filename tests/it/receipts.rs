@@ -258,6 +258,7 @@ pub fn message(number: usize, class: Class, text: &str) -> Outbound {
         deadline: None,
         cost_micros: 40_000,
         attempt: 0,
+        purpose: None,
     }
 }
 

@@ -429,6 +429,12 @@ async fn quiet_hours_put_off_and_a_deadline_before_they_end_expires() {
         ])
         .await;
     let receipts = stand.until::<Receipt>(Topic::Receipts, 3).await;
+    // Rule, version and clock of each decision stay on its own receipt, whatever is decided later.
+    for (_, receipt) in &receipts {
+        let rules = receipt.decided_by.as_deref().unwrap_or_default();
+        assert!(rules.starts_with("policy 1, territories "), "{rules}");
+        assert_eq!(receipt.at, at(EVENING));
+    }
     let told: BTreeMap<Uuid, (State, Option<Reason>)> = receipts
         .into_iter()
         .map(|(_, receipt)| (receipt.message_id, (receipt.state, receipt.reason)))

@@ -9,12 +9,14 @@ use domain::{
     contact::{ContactChange, FieldError},
 };
 use serde_json::{Map, Value};
-use store::contacts::Change;
+use store::{consents::ConsentEntry, contacts::Change};
 
 use crate::{Api, ApiError, Caller, Role, events::ItemError};
 
 /// Contacts in one call.
 pub const MAX_BATCH: usize = 10_000;
+/// Lines of a contact's log of consents.
+const MAX_CONSENTS: i64 = 1_000;
 /// What is written in one transaction.
 const CHUNK: usize = 2_000;
 
@@ -103,6 +105,17 @@ impl Api {
         contact.ok_or_else(|| ApiError::not_found("contact"))
     }
 
+    /// What a contact said of all purposes, with its proof, the latest first.
+    pub async fn contact_consents(&self, caller: &Caller, id: &str) -> Result<Vec<ConsentEntry>, ApiError> {
+        caller.require(&[Role::Campaigns, Role::Events, Role::Read])?;
+        let entries = self.store.consents_of(id, MAX_CONSENTS).await?;
+        // Whoever said nothing may still be somebody.
+        if entries.is_empty() {
+            self.contact_get(caller, id).await?;
+        }
+        Ok(entries)
+    }
+
     /// Removes a person's data everywhere in the store; an opt-out is kept as a keyed hash of the phone.
     pub async fn contact_erase(&self, caller: &Caller, id: &str) -> Result<(), ApiError> {
         caller.require(&[Role::Campaigns, Role::Events])?;
@@ -134,7 +147,7 @@ impl Api {
 
 /// The error of an item of a batch; an attribute's own name goes into the message.
 pub(crate) fn item_error(error: FieldError) -> ItemError {
-    const FIELDS: [&str; 12] = [
+    const FIELDS: [&str; 13] = [
         "id",
         "phone",
         "first_name",
@@ -147,6 +160,7 @@ pub(crate) fn item_error(error: FieldError) -> ItemError {
         "language",
         "time_zone",
         "marketing_consent",
+        "consents",
     ];
     match FIELDS.into_iter().find(|field| *field == error.field) {
         Some(field) => ItemError::new("bad_value", field, error.message),

@@ -27,6 +27,7 @@ pub mod receipts;
 pub mod replies;
 pub mod reports;
 pub mod resources;
+pub mod suppressions;
 pub mod topics;
 pub mod trace;
 

@@ -9,7 +9,7 @@ mod sums;
 
 use std::collections::{BTreeMap, HashSet};
 
-use domain::{Cause, Class, Contact, MessageId, Reason};
+use domain::{Cause, Class, Contact, MessageId, Reason, contact::MARKETING};
 use jiff::{SignedDuration, Timestamp};
 use resources::{
     Period, Snapshot, Template,
@@ -200,6 +200,7 @@ fn template_of(request: &PreviewRequest, snapshot: &Snapshot) -> Result<Template
             let template = Template {
                 name: UNNAMED.into(),
                 class: request.class.unwrap_or(Class::Marketing),
+                purpose: None,
                 sender: request.sender.clone().unwrap_or_else(|| "PREVIEW".into()),
                 text: text.clone(),
                 smart: request.smart,
@@ -245,11 +246,13 @@ impl Judge<'_> {
             return Err((Reason::DuplicatePhone, None));
         }
         let validity = self.template.validity.map(Period::duration);
+        let purpose = self.template.purpose().unwrap_or(MARKETING);
         let subject = Subject {
             class: self.template.class,
             phone,
             zone: contact.time_zone.as_deref(),
-            consent: contact.marketing_consent,
+            purpose,
+            consent: contact.consent_to(purpose),
             premium: phone.kind() == Some(domain::phone::Kind::Premium),
             stopped,
             deadline: self.deadline,

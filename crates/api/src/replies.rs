@@ -51,6 +51,7 @@ impl Api {
                 let change = ContactChange {
                     id: contact,
                     marketing_consent: Some(Consent::No),
+                    withdraws_all: true,
                     ..ContactChange::default()
                 };
                 tx.contacts_upsert(&[change], &caller.name, SOURCE, now).await?;

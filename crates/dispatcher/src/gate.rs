@@ -31,6 +31,9 @@ const CLAIM_MOST: usize = 500;
 const HEADROOM: f64 = 0.985;
 /// A pause that claimed items sit out.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
+/// How long marketing may stay claimed. Transactional messages go first, so it can wait for as long as they fill the rate; the
+/// hours may be over by then and its contact may have said STOP. Who waited longer is let go of, and judged and claimed again.
+pub(crate) const HELD: Duration = Duration::from_secs(1);
 
 /// A claimed item.
 #[derive(Debug)]
@@ -119,7 +122,7 @@ pub(crate) enum Take {
 #[derive(Debug)]
 pub(crate) enum Next {
     Go(Box<Claimed>, Arc<dyn Gateway>, OwnedSemaphorePermit),
-    /// The gateway takes nothing: these are let go of.
+    /// The gateway takes nothing, or these waited for too long: they are let go of.
     Release(Vec<Claimed>),
     Wait(Option<Duration>),
     Closed,
@@ -369,6 +372,10 @@ impl Gate {
         {
             return Next::Release(inner.release_all());
         }
+        let held = inner.release_held(now);
+        if !held.is_empty() {
+            return Next::Release(held);
+        }
         if let Some(pause) = pause {
             return Next::Wait(Some(pause));
         }
@@ -489,6 +496,24 @@ impl Inner {
         let items: Vec<Item> = self.queues[class].drain(..).collect();
         self.queued_parts -= items.iter().map(|item| u64::from(item.record.parts)).sum::<u64>();
         items
+    }
+
+    /// Takes back what was claimed more than [`HELD`] ago.
+    fn release_held(&mut self, now: Instant) -> Vec<Claimed> {
+        let bulk = slot(Class::Marketing);
+        let is_held = |claimed: &Claimed| now.saturating_duration_since(claimed.since) >= HELD;
+        if !self.claimed[bulk].iter().any(is_held) {
+            return Vec::new();
+        }
+        let (held, stay): (VecDeque<Claimed>, VecDeque<Claimed>) =
+            std::mem::take(&mut self.claimed[bulk]).into_iter().partition(is_held);
+        self.claimed[bulk] = stay;
+        for claimed in &held {
+            self.claimed_parts[bulk] -= claimed.parts();
+            self.senders.released(&claimed.item.record.sender, claimed.parts());
+        }
+        self.out -= held.len();
+        held.into()
     }
 
     fn release_all(&mut self) -> Vec<Claimed> {

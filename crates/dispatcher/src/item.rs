@@ -154,3 +154,38 @@ impl Flights {
         next
     }
 }
+
+#[cfg(test)]
+pub(crate) mod sample {
+    use domain::{Class, Phone};
+
+    use super::*;
+
+    pub(crate) fn outbound(class: Class) -> Outbound {
+        let at = Timestamp::from_second(1_000).unwrap();
+        Outbound {
+            message_id: Uuid::from_u128(1),
+            contact_id: "42".into(),
+            cause: Cause::Direct {
+                idempotency_key: "k".into(),
+            },
+            class,
+            phone: Phone::from_e164("+262692000000"),
+            sender: "BOUTIQUE".into(),
+            text: "Bonjour".into(),
+            encoding: "GSM-7".into(),
+            parts: 1,
+            template: "t".into(),
+            variant: None,
+            language: None,
+            time_zone: None,
+            caused_at: at,
+            planned_at: at,
+            rendered_at: at,
+            deadline: None,
+            cost_micros: 0,
+            attempt: 0,
+            purpose: None,
+        }
+    }
+}

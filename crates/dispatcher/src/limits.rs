@@ -1,14 +1,15 @@
 //! The policy at the claim: it may have changed since the text was made, and caps and limits are only exact here.
 
-use domain::{Phone, Reason};
+use domain::{Class, Reason};
+use events::record::Outbound;
 use jiff::Timestamp;
 use resources::{Kind, Policy, Snapshot, rules};
-use store::messages::{Alarm, ClaimRules, WantRules};
+use store::messages::{Alarm, CapRule, ClaimRules, WantRules};
 
-/// The rules for claims of messages to these phones, in their order.
+/// The rules for claims of these messages, in their order.
 pub(crate) fn claim_rules<'a>(
     snapshot: &Snapshot,
-    phones: impl Iterator<Item = &'a Phone>,
+    records: impl Iterator<Item = &'a Outbound>,
     now: Timestamp,
 ) -> ClaimRules {
     let policy = &snapshot.policy;
@@ -17,12 +18,13 @@ pub(crate) fn claim_rules<'a>(
         caps: policy
             .caps
             .iter()
-            .map(|cap| {
-                let since = now.checked_sub(cap.per.duration());
-                (since.unwrap_or(Timestamp::UNIX_EPOCH), cap.messages)
+            .map(|cap| CapRule {
+                since: cap.since(now),
+                most: cap.messages,
+                purpose: cap.purpose.clone(),
             })
             .collect(),
-        each: phones.map(|phone| of_phone(policy, phone)).collect(),
+        each: records.map(|record| of_record(policy, record)).collect(),
     }
 }
 
@@ -31,9 +33,11 @@ pub(crate) fn version(snapshot: &Snapshot) -> String {
     rules::versions(snapshot.version_of(Kind::Policy, "policy"))
 }
 
-fn of_phone(policy: &Policy, phone: &Phone) -> WantRules {
+fn of_record(policy: &Policy, record: &Outbound) -> WantRules {
+    let phone = &record.phone;
     WantRules {
         refuse: rules::destination(policy, phone).err(),
+        purpose: record.purpose.clone().filter(|_| record.class == Class::Marketing),
         destinations: policy
             .destination_limits
             .iter()
@@ -64,9 +68,11 @@ pub(crate) fn count(reason: Option<Reason>) {
 
 #[cfg(test)]
 mod tests {
+    use domain::Phone;
     use resources::policy::DestinationLimit;
 
     use super::*;
+    use crate::item::sample::outbound;
 
     #[test]
     fn every_limit_that_fits_counts() {
@@ -83,8 +89,16 @@ mod tests {
             policy: std::sync::Arc::new(policy),
             ..Snapshot::default()
         };
-        let phones = [Phone::from_e164("+262692123456"), Phone::from_e164("+262891234567")];
-        let rules = claim_rules(&snapshot, phones.iter(), Timestamp::UNIX_EPOCH);
+        let to = |phone: &str, class, purpose: Option<&str>| Outbound {
+            phone: Phone::from_e164(phone),
+            purpose: purpose.map(str::to_owned),
+            ..outbound(class)
+        };
+        let records = [
+            to("+262692123456", Class::Marketing, Some("newsletter")),
+            to("+262891234567", Class::Transactional, Some("newsletter")),
+        ];
+        let rules = claim_rules(&snapshot, records.iter(), Timestamp::UNIX_EPOCH);
         let prefixes: Vec<&str> = rules.each[0]
             .destinations
             .iter()
@@ -95,6 +109,9 @@ mod tests {
             (rules.each[0].refuse, rules.each[1].refuse),
             (None, Some(Reason::Blocked))
         );
+        // A transactional message asks for no consent.
+        assert_eq!(rules.each[0].purpose.as_deref(), Some("newsletter"));
+        assert_eq!(rules.each[1].purpose, None);
         assert!(rules.version.unwrap().starts_with("policy 0, territories "));
     }
 }

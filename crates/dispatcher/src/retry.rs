@@ -192,35 +192,13 @@ pub(crate) fn sign(outcome: &Outcome) -> Sign {
 
 #[cfg(test)]
 mod tests {
-    use domain::{Cause, Phone};
-    use uuid::Uuid;
-
     use super::*;
+    use crate::item::sample;
 
     fn outbound(class: Class, deadline: Option<i64>) -> Outbound {
-        let at = Timestamp::from_second(1_000).unwrap();
         Outbound {
-            message_id: Uuid::from_u128(1),
-            contact_id: "42".into(),
-            cause: Cause::Direct {
-                idempotency_key: "k".into(),
-            },
-            class,
-            phone: Phone::from_e164("+262692000000"),
-            sender: "BOUTIQUE".into(),
-            text: "Bonjour".into(),
-            encoding: "GSM-7".into(),
-            parts: 1,
-            template: "t".into(),
-            variant: None,
-            language: None,
-            time_zone: None,
-            caused_at: at,
-            planned_at: at,
-            rendered_at: at,
             deadline: deadline.map(|second| Timestamp::from_second(second).unwrap()),
-            cost_micros: 0,
-            attempt: 0,
+            ..sample::outbound(class)
         }
     }
 

@@ -78,6 +78,13 @@ impl Senders {
         self.each.values_mut().for_each(|sender| sender.claimed = 0);
     }
 
+    /// Parts that were claimed are let go of.
+    pub(crate) fn released(&mut self, sender: &str, parts: u32) {
+        if let Some(one) = self.each.get_mut(sender) {
+            one.claimed = one.claimed.saturating_sub(parts);
+        }
+    }
+
     /// How long a message of `parts` has to wait for its sender's rate; `None`: it may go now.
     pub(crate) fn wait(&mut self, sender: &str, parts: u32, now: Instant) -> Option<Duration> {
         self.one(sender, now)?.limiter.wait(parts, now)

@@ -15,7 +15,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
     core::{Core, Ending, Judged, Work},
-    gate::{Claimed, Gate, Next, Take},
+    gate::{Claimed, Gate, HELD, Next, Take},
     item::Item,
     judge::judge,
     limits, metrics,
@@ -123,7 +123,7 @@ async fn claim_items(core: &Core, gate: &Gate, slot: usize, class: Class, taken:
         return Ok(());
     }
     let wants: Vec<ClaimWant> = items.iter().map(|item| want(item, gate, &snapshot.policy)).collect();
-    let rules = limits::claim_rules(&snapshot, items.iter().map(|item| &item.record.phone), now);
+    let rules = limits::claim_rules(&snapshot, items.iter().map(|item| &item.record), now);
     let claimant = Claimant {
         owner: core.instance,
         now,
@@ -257,7 +257,8 @@ async fn submit(core: Arc<Core>, gate: Arc<Gate>) {
         tokio::select! {
             () = core.abandon.cancelled() => return,
             () = gate.ready.notified() => {}
-            () = tokio::time::sleep(wait.unwrap_or(Duration::from_millis(250))) => {}
+            // No longer than what is claimed may wait.
+            () = tokio::time::sleep(wait.unwrap_or(Duration::from_millis(250)).min(HELD)) => {}
         }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{Timestamp, civil::Date};
+use jiff::civil::Date;
 
 use crate::Phone;
 
 mod change;
+mod consent;
 
 pub use change::{ContactChange, FieldError, MAX_ATTRIBUTES, check_id};
+pub use consent::{Consent, ConsentChange, MARKETING, is_purpose};
 
 /// A contact. The named fields are the ones that policy and templates rely on; any further ones are `attributes`.
 ///
@@ -30,6 +32,8 @@ pub struct Contact {
     /// IANA name, for example `Indian/Reunion`.
     pub time_zone: Option<String>,
     pub marketing_consent: Consent,
+    /// What was said of other purposes than [`MARKETING`], by purpose.
+    pub consents: BTreeMap<String, Consent>,
     /// JSON scalars; an attribute that is not set is absent, never null.
     pub attributes: BTreeMap<String, serde_json::Value>,
 }
@@ -40,19 +44,23 @@ impl std::fmt::Debug for Contact {
     }
 }
 
-/// Whether marketing messages may be sent (GDPR art. 7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Consent {
-    /// Never said: the same as no.
-    #[default]
-    Unset,
-    No,
-    /// Given, and when where that is known.
-    Given(Option<Timestamp>),
-}
+impl Contact {
+    /// Whether messages of this purpose may be sent.
+    pub fn consent_to(&self, purpose: &str) -> Consent {
+        match purpose {
+            MARKETING => self.marketing_consent,
+            other => self.consents.get(other).copied().unwrap_or_default(),
+        }
+    }
 
-impl Consent {
-    pub fn is_given(self) -> bool {
-        matches!(self, Consent::Given(_))
+    /// Writes down what was said of a purpose. "Yes" again, without a date, does not forget the date that is known.
+    fn say(&mut self, purpose: &str, consent: Consent) {
+        let known = match purpose {
+            MARKETING => &mut self.marketing_consent,
+            other => self.consents.entry(other.to_owned()).or_default(),
+        };
+        if !matches!((consent, *known), (Consent::Given(None), Consent::Given(Some(_)))) {
+            *known = consent;
+        }
     }
 }

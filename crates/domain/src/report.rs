@@ -275,4 +275,39 @@ mod tests {
         assert_eq!((sum, figures.replies, figures.stops), (55, 2, 2));
         assert_eq!(report.rows.len(), 1);
     }
+
+    #[test]
+    fn a_cost_is_counted_where_it_was_made() {
+        let group = |campaign: &str, day: i8| Group {
+            campaign: Some(campaign.into()),
+            day: Some(jiff::civil::date(2026, 11, day)),
+            gateway: Some("main".into()),
+            ..Group::default()
+        };
+        let cells = [
+            (group("a", 24), State::Delivered, 3, 4, 160_000),
+            (group("a", 24), State::Failed, 1, 1, 40_000),
+            (group("a", 25), State::Accepted, 2, 2, 80_000),
+            (group("b", 25), State::Delivered, 1, 3, 135_000),
+            (group("b", 25), State::Suppressed, 5, 0, 0),
+        ];
+        let costs = |by: &[By]| {
+            let mut report = Report::new(by.iter().copied().collect());
+            for (group, state, messages, parts, cost_micros) in cells.clone() {
+                report.add(Cell {
+                    group,
+                    state,
+                    why: None,
+                    messages,
+                    parts,
+                    cost_micros,
+                });
+            }
+            let rows = report.rows.values();
+            rows.map(|figures| (figures.parts, figures.cost_micros)).collect::<Vec<_>>()
+        };
+        assert_eq!(costs(&[By::Campaign]), [(7, 280_000), (3, 135_000)]);
+        assert_eq!(costs(&[By::Day]), [(5, 200_000), (5, 215_000)]);
+        assert_eq!(costs(&[By::Campaign, By::Day]), [(5, 200_000), (2, 80_000), (3, 135_000)]);
+    }
 }

@@ -115,6 +115,7 @@ fn every_record_is_as_it_was() {
         deadline: None,
         cost_micros: 45_000,
         attempt: 2,
+        purpose: None,
     });
     check(&Callback {
         gateway: "main".into(),
@@ -146,6 +147,7 @@ fn every_record_is_as_it_was() {
         claimed_at: None,
         latency_ms: None,
         delivery_ms: None,
+        decided_by: None,
     });
     check(&Inbound {
         id: Uuid::from_u128(8),
@@ -227,8 +229,62 @@ fn records_with_fields_that_were_added_are_as_they_were() {
             accepted_at: Some(at(4)),
             latency_ms: Some(4_000),
             delivery_ms: Some(5_000),
+            decided_by: None,
         },
         "tamtam.receipt.v1.2.json",
+    );
+    check_file(
+        &Receipt {
+            message_id: Uuid::from_u128(7),
+            contact_id: "42".into(),
+            cause: trigger(),
+            class: Class::Marketing,
+            state: State::Deferred,
+            reason: Some(Reason::QuietHours),
+            gateway_code: None,
+            template: "flash-sale".into(),
+            variant: None,
+            gateway: None,
+            encoding: None,
+            parts: 0,
+            cost_micros: 0,
+            phone_hash: Some("00ff".into()),
+            at: at(9),
+            caused_at: at(0),
+            planned_at: Some(at(1)),
+            rendered_at: None,
+            claimed_at: None,
+            accepted_at: None,
+            latency_ms: None,
+            delivery_ms: None,
+            decided_by: Some("policy 7, territories 2026-11-24".into()),
+        },
+        "tamtam.receipt.v1.3.json",
+    );
+    check_file(
+        &Outbound {
+            message_id: Uuid::from_u128(7),
+            contact_id: "42".into(),
+            cause: trigger(),
+            class: Class::Marketing,
+            phone: Phone::from_e164("+262692123456"),
+            sender: "BOUTIQUE".into(),
+            text: "Votre lettre".into(),
+            encoding: "GSM-7".into(),
+            parts: 1,
+            template: "newsletter".into(),
+            variant: None,
+            language: None,
+            time_zone: None,
+            caused_at: at(0),
+            planned_at: at(1),
+            rendered_at: at(2),
+            deadline: None,
+            cost_micros: 0,
+            attempt: 0,
+            purpose: Some("newsletter".into()),
+        },
+        "tamtam.outbound.v1.2.json",
     );
     check_file(
         &Inbound {

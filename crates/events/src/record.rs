@@ -197,6 +197,9 @@ pub struct Outbound {
     /// Attempts made so far: 0 until the first.
     #[serde(default)]
     pub attempt: u32,
+    /// What the contact must have consented to; absent: `marketing`, or nothing where it is transactional.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
 }
 
 impl std::fmt::Debug for Outbound {
@@ -292,6 +295,10 @@ pub struct Receipt {
     /// Milliseconds from the gateway's taking it to its delivery (`at` - `accepted_at`); on `delivered` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery_ms: Option<i64>,
+    /// By which rules it was last decided on when it reached this state, by their versions, such as `policy 7, territories
+    /// 2026-11-24`. The rule is `reason` and the clock `at`; of what went on the clock is `claimed_at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<String>,
 }
 
 impl Receipt {

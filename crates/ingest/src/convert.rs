@@ -1,6 +1,6 @@
 //! Between protobuf's well-known types and ours.
 
-use domain::{Consent, Contact, Phone};
+use domain::Contact;
 use jiff::Timestamp;
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use serde::ser::{Error, Serialize, SerializeMap, SerializeSeq, Serializer};
@@ -90,31 +90,7 @@ fn to_value(value: serde_json::Value) -> Value {
 
 /// A contact's fields by their names, as an upsert takes them; what is not set is absent.
 pub fn contact_fields(contact: &Contact) -> Map<String, serde_json::Value> {
-    let mut fields = Map::new();
-    let mut set = |name: &str, value: Option<&str>| {
-        if let Some(value) = value {
-            fields.insert(name.to_owned(), value.into());
-        }
-    };
-    set("phone", contact.phone.as_ref().map(Phone::e164));
-    set("first_name", contact.first_name.as_deref());
-    set("last_name", contact.last_name.as_deref());
-    set("gender", contact.gender.as_deref());
-    set("birth_date", contact.birth_date.map(|date| date.to_string()).as_deref());
-    set("city", contact.city.as_deref());
-    set("region", contact.region.as_deref());
-    set("postal_code", contact.postal_code.as_deref());
-    set("language", contact.language.as_deref());
-    set("time_zone", contact.time_zone.as_deref());
-    let consent = match contact.marketing_consent {
-        Consent::Unset => None,
-        Consent::No => Some(false.into()),
-        Consent::Given(None) => Some(true.into()),
-        Consent::Given(Some(at)) => Some(at.to_string().into()),
-    };
-    fields.extend(consent.map(|consent| ("marketing_consent".to_owned(), consent)));
-    fields.extend(contact.attributes.clone());
-    fields
+    contact.to_json()
 }
 
 /// An instant; `None` where protobuf's is none (outside of jiff's years -9999 to 9999, or nanoseconds out of range).

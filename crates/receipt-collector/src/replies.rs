@@ -292,6 +292,7 @@ pub(crate) async fn take<'a>(
         .map(|(id, consent)| ContactChange {
             id: id.to_owned(),
             marketing_consent: Some(consent),
+            withdraws_all: consent == Consent::No,
             ..ContactChange::default()
         })
         .collect();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bus::NewRecord;
-use domain::{Class, Contact, MessageId, Reason, State, phone::PhoneKey, template::Link};
+use domain::{Class, Contact, MessageId, Reason, State, contact::MARKETING, phone::PhoneKey, template::Link};
 use events::{Job, Outbound, Record as _, Topic};
 use jiff::Timestamp;
 use resources::{
@@ -17,7 +17,12 @@ use resources::{
 use sha2::{Digest, Sha256};
 use stage::{Input, Output, StepError};
 use store::{
-    Deferred, Tx, caps::TextOut, deferred::park_key, links::ShortLink, messages::Verdict, suppressions::Scope,
+    Deferred, Tx,
+    caps::{Counting, TextOut},
+    deferred::park_key,
+    links::ShortLink,
+    messages::Verdict,
+    suppressions::Scope,
 };
 use uuid::Uuid;
 
@@ -98,7 +103,10 @@ impl Batch<'_> {
                     && let Some(sent) = known.sent.get_mut(&read.job.contact_id)
                 {
                     // The next one in this batch sees this one; the ledger does not know of it yet.
-                    sent.iter_mut().for_each(|count| *count = count.saturating_add(1));
+                    let purpose = outbound.purpose.as_deref().unwrap_or(MARKETING);
+                    for (cap, count) in self.snapshot.policy.caps.iter().zip(sent.iter_mut()) {
+                        *count = count.saturating_add(u32::from(cap.counts(purpose)));
+                    }
                 }
                 passed.push(Passed { read, outbound, links });
             } else {
@@ -161,21 +169,20 @@ impl Batch<'_> {
             .collect();
         let all: Vec<Vec<u8>> = hashes.values().cloned().collect();
         let stopped = tx.suppressions_get(&all).await?;
-        let since: Vec<Timestamp> = self
+        let caps: Vec<Counting> = self
             .snapshot
             .policy
             .caps
             .iter()
-            .map(|cap| {
-                self.now
-                    .checked_sub(cap.per.duration())
-                    .unwrap_or(Timestamp::UNIX_EPOCH)
+            .map(|cap| Counting {
+                since: cap.since(self.now),
+                purpose: cap.purpose.clone(),
             })
             .collect();
-        let mut sent = tx.sent_counts(&ids, &since).await?;
-        if !since.is_empty() {
+        let mut sent = tx.sent_counts(&ids, &caps).await?;
+        if !caps.is_empty() {
             for id in contacts.keys() {
-                sent.entry(id.clone()).or_insert_with(|| vec![0; since.len()]);
+                sent.entry(id.clone()).or_insert_with(|| vec![0; caps.len()]);
             }
         }
         Ok(Known {
@@ -225,6 +232,7 @@ impl Batch<'_> {
                     phone_hash,
                     text_hash: hash.finalize().to_vec(),
                     message_id: outbound.message_id,
+                    campaign_id: campaign(&outbound.cause),
                 })
             })
             .collect();

@@ -19,6 +19,9 @@ pub struct Subject<'a> {
     pub phone: &'a Phone,
     /// The contact's own zone (IANA).
     pub zone: Option<&'a str>,
+    /// What the message is for: the template's ([`crate::Template::purpose`]); of no account where it is transactional.
+    pub purpose: &'a str,
+    /// The contact's consent to that purpose.
     pub consent: Consent,
     /// Whether calls to it cost more than usual (libphonenumber's premium rate).
     pub premium: bool,
@@ -28,7 +31,8 @@ pub struct Subject<'a> {
     pub deadline: Option<Timestamp>,
     /// Nothing is sent after it (the template's validity).
     pub valid_until: Option<Timestamp>,
-    /// For each of the policy's caps, how many marketing messages the contact got in its period; empty: not counted.
+    /// For each of the policy's caps, how many marketing messages that it counts the contact got in its period; empty: not
+    /// counted.
     pub sent: &'a [u32],
 }
 
@@ -78,7 +82,7 @@ pub fn decide(policy: &Policy, subject: &Subject<'_>, now: Timestamp) -> Decisio
             .caps
             .iter()
             .zip(subject.sent)
-            .any(|(cap, sent)| *sent >= cap.messages)
+            .any(|(cap, sent)| cap.counts(subject.purpose) && *sent >= cap.messages)
     {
         return Decision::Suppress(Reason::CapReached);
     }
@@ -170,6 +174,8 @@ pub fn price(policy: &Policy, phone: &Phone, gateway: Option<&str>) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use domain::contact::MARKETING;
+
     use super::*;
     use crate::policy::{Cap, Price};
 
@@ -182,6 +188,7 @@ mod tests {
             class: Class::Marketing,
             phone: &phone,
             zone: None,
+            purpose: MARKETING,
             consent: Consent::Given(None),
             premium: false,
             stopped: Stopped::No,
@@ -200,6 +207,7 @@ mod tests {
             caps: vec![Cap {
                 messages: 2,
                 per: "7d".parse().unwrap(),
+                purpose: None,
             }],
             ..Policy::default()
         };
@@ -265,11 +273,35 @@ mod tests {
     }
 
     #[test]
+    fn a_cap_of_a_purpose_stops_that_purpose_alone() {
+        let cap = |messages, purpose: Option<&str>| Cap {
+            messages,
+            per: "7d".parse().unwrap(),
+            purpose: purpose.map(str::to_owned),
+        };
+        let policy = Policy {
+            caps: vec![cap(1, Some("newsletter")), cap(3, None)],
+            ..Policy::default()
+        };
+        let of = |purpose, sent| {
+            decided(&policy, NOON, |subject| {
+                subject.purpose = purpose;
+                subject.sent = sent;
+            })
+        };
+        assert_eq!(of("newsletter", &[1, 1]), Decision::Suppress(Reason::CapReached));
+        assert_eq!(of(MARKETING, &[1, 1]), Decision::Send);
+        assert_eq!(of(MARKETING, &[0, 3]), Decision::Suppress(Reason::CapReached));
+        assert_eq!(of("newsletter", &[0, 2]), Decision::Send);
+    }
+
+    #[test]
     fn transactional_messages_are_exempt_from_all_but_a_block() {
         let policy = Policy {
             caps: vec![Cap {
                 messages: 1,
                 per: "1d".parse().unwrap(),
+                purpose: None,
             }],
             ..Policy::default()
         };

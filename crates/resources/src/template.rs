@@ -2,10 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use domain::Class;
+use domain::{
+    Class,
+    contact::{MARKETING, is_purpose},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Period, Problem, check_name};
+
+/// What a purpose's name is expected to be.
+pub(crate) const PURPOSE: &str =
+    "`purpose` expected as 1 to 50 lower-case letters, digits, `-`, `_` or `.`, such as `newsletter`";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,6 +20,9 @@ pub struct Template {
     pub name: String,
     #[serde(with = "class")]
     pub class: Class,
+    /// What a marketing text is for: whom it is sent to consented to that purpose; absent: `marketing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
     /// What the phone shows as sender: a number, a short code, or 3 to 11 characters beginning with a letter.
     pub sender: String,
     /// The text in the language that is used when no other fits.
@@ -52,6 +62,14 @@ fn one() -> u32 {
 }
 
 impl Template {
+    /// What whom it is sent to must have consented to; `None`: it is transactional and asks for no consent.
+    pub fn purpose(&self) -> Option<&str> {
+        match self.class {
+            Class::Marketing => Some(self.purpose.as_deref().unwrap_or(MARKETING)),
+            Class::Transactional => None,
+        }
+    }
+
     /// Every text of the template, with the key it stands under.
     pub fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
         std::iter::once(("text", self.text.as_str()))
@@ -66,6 +84,16 @@ impl Template {
                 "sender",
                 "expected 3 to 11 letters, digits or spaces beginning with a letter, a short code of 3 to 8 digits, or a number in E.164",
             ));
+        }
+        match &self.purpose {
+            Some(_) if self.class == Class::Transactional => {
+                problems.push(Problem::new(
+                    "purpose",
+                    "expected on marketing templates alone: a transactional text asks for no consent",
+                ));
+            }
+            Some(purpose) if !is_purpose(purpose) => problems.push(Problem::new("purpose", PURPOSE)),
+            _ => {}
         }
         for (key, text) in self.texts() {
             if text.trim().is_empty() || text.len() > 10_000 {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use domain::State;
+use domain::{CampaignState, State, contact::MARKETING};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -14,35 +14,49 @@ pub struct TextOut {
     pub phone_hash: Vec<u8>,
     pub text_hash: Vec<u8>,
     pub message_id: Uuid,
+    /// The campaign that it belongs to.
+    pub campaign_id: Option<Uuid>,
+}
+
+/// What one cap counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counting {
+    /// From this time on.
+    pub since: Timestamp,
+    /// Messages of this purpose alone; absent: all marketing.
+    pub purpose: Option<String>,
 }
 
 impl Tx {
-    /// For each contact that got any, how many marketing messages it got since each of `since`, in their order. What
+    /// For each contact that got any, how many marketing messages it got that each of `caps` counts, in their order. What
     /// failed, expired or was never sent does not count; what may have arrived does.
     pub async fn sent_counts(
         &mut self,
         contacts: &[&str],
-        since: &[Timestamp],
+        caps: &[Counting],
     ) -> Result<HashMap<String, Vec<u32>>, StoreError> {
-        if contacts.is_empty() || since.is_empty() {
+        if contacts.is_empty() || caps.is_empty() {
             return Ok(HashMap::new());
         }
         let counted = [State::Sending, State::Unknown, State::Accepted, State::Delivered].map(State::code);
         let rows: Vec<(String, i64, i64)> = sqlx::query_as(
             "select m.contact_id, s.place, count(*)
-             from unnest($2::timestamptz[]) with ordinality s (since, place)
+             from unnest($2::timestamptz[], $4::text[]) with ordinality s (since, purpose, place)
              join messages m on m.claimed_at >= s.since
+                 and (s.purpose is null or s.purpose = coalesce(m.purpose, $5))
              where m.contact_id = any($1) and m.class = 1 and m.state = any($3)
              group by 1, 2",
         )
         .bind(contacts)
-        .bind(since.iter().copied().map(At).collect::<Vec<_>>())
+        .bind(caps.iter().map(|cap| At(cap.since)).collect::<Vec<_>>())
         .bind(&counted[..])
+        .bind(caps.iter().map(|cap| cap.purpose.as_deref()).collect::<Vec<_>>())
+        .bind(MARKETING)
         .fetch_all(&mut *self.inner)
         .await?;
         let mut counts: HashMap<String, Vec<u32>> = HashMap::new();
         for (contact, place, count) in rows {
-            let own = counts.entry(contact).or_insert_with(|| vec![0; since.len()]);
+            let own = counts.entry(contact).or_insert_with(|| vec![0; caps.len()]);
             // `with ordinality` counts from 1.
             if let Some(slot) = usize::try_from(place - 1).ok().and_then(|place| own.get_mut(place)) {
                 *slot = u32::try_from(count).unwrap_or(u32::MAX);
@@ -52,7 +66,9 @@ impl Tx {
     }
 
     /// Notes texts that are about to go out; gives the messages whose text the phone got from another message after
-    /// `since`. A message that comes again finds its own note, and is not its own repetition.
+    /// `since`. A message that comes again finds its own note, and is not its own repetition. A note of a message that
+    /// nobody got counts for nothing: it was suppressed, cancelled, expired or failed, or its campaign was cancelled before
+    /// it was claimed.
     pub async fn texts_repeated(
         &mut self,
         texts: &[TextOut],
@@ -80,13 +96,18 @@ impl Tx {
         }
         noted.sort_by(|a, b| (&a.phone_hash, &a.text_hash).cmp(&(&b.phone_hash, &b.text_hash)));
         noted.dedup();
+        let got_nothing = [State::Suppressed, State::Cancelled, State::Expired, State::Failed].map(State::code);
+        let may_have_got = [State::Sending, State::Unknown, State::Accepted, State::Delivered].map(State::code);
         let written: Vec<Uuid> = sqlx::query_scalar(
-            "insert into texts_sent as t (phone_hash, text_hash, message_id, at)
-             select p, x, m, $4 from unnest($1::bytea[], $2::bytea[], $3::uuid[]) n (p, x, m)
+            "insert into texts_sent as t (phone_hash, text_hash, message_id, campaign_id, at)
+             select p, x, m, c, $4 from unnest($1::bytea[], $2::bytea[], $3::uuid[], $6::uuid[]) n (p, x, m, c)
              on conflict (phone_hash, text_hash) do update
-                 set message_id = excluded.message_id,
+                 set message_id = excluded.message_id, campaign_id = excluded.campaign_id,
                      at = case when t.message_id = excluded.message_id then t.at else excluded.at end
                  where t.message_id = excluded.message_id or t.at <= $5
+                    or exists (select from messages m where m.message_id = t.message_id and m.state = any($7))
+                    or (exists (select from campaigns c where c.id = t.campaign_id and c.state = $9)
+                        and not exists (select from messages m where m.message_id = t.message_id and m.state = any($8)))
              returning message_id",
         )
         .bind(noted.iter().map(|text| text.phone_hash.as_slice()).collect::<Vec<_>>())
@@ -94,6 +115,10 @@ impl Tx {
         .bind(noted.iter().map(|text| text.message_id).collect::<Vec<_>>())
         .bind(At(now))
         .bind(At(since))
+        .bind(noted.iter().map(|text| text.campaign_id).collect::<Vec<_>>())
+        .bind(&got_nothing[..])
+        .bind(&may_have_got[..])
+        .bind(CampaignState::Cancelled.as_str())
         .fetch_all(&mut *self.inner)
         .await?;
         let written: HashSet<Uuid> = written.into_iter().collect();

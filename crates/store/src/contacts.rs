@@ -1,19 +1,20 @@
 //! Contacts: read, changed and erased, many at a time.
 //!
 //! A change names only the fields that it sets or unsets. The rows are locked in id order, merged here, and only those
-//! that differ are written, so the same change again writes nothing. A change of consent is written to the consent log
-//! with who recorded it (GDPR art. 7.1).
+//! that differ are written, so the same change again writes nothing. Each change of consent is written to the consent log
+//! ([`crate::consents`]) with its proof and who recorded it (GDPR art. 7.1).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub use domain::contact::ContactChange;
 use domain::{Consent, Contact, Phone};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sqlx::{Row, postgres::PgRow, types::Json};
 
 use crate::{
     Store, StoreError, Tx,
+    consents::Said,
     time::{At, Day, at},
 };
 
@@ -27,7 +28,7 @@ pub enum Change {
 
 pub(crate) const COLUMNS: &str =
     "id, phone, first_name, last_name, gender, birth_date, city, region, postal_code, language,
-    time_zone, marketing_consent, consent_at, attributes";
+    time_zone, marketing_consent, consent_at, attributes, consents";
 
 impl Store {
     pub async fn contact_get(&self, id: &str) -> Result<Option<Contact>, StoreError> {
@@ -93,7 +94,7 @@ impl Tx {
         ids.dedup();
         // First made, then locked, each in id order: who waits for a contact that another is making holds nothing that the
         // other still asks for. So two batches wait for each other and do not deadlock.
-        let (_, fresh) = merge(changes, &HashMap::new());
+        let Merged { after: fresh, .. } = merge(changes, &HashMap::new());
         let known: HashSet<String> = self.contacts_known(&ids).await?;
         let unknown = |known: &HashSet<String>| -> Vec<&Contact> {
             fresh.values().filter(|contact| !known.contains(&contact.id)).collect()
@@ -106,25 +107,14 @@ impl Tx {
             made.extend(self.contacts_insert(&unknown(&there), now).await?);
         }
         before.retain(|id, _| !made.contains(id));
-        let (answers, after) = merge(changes, &before);
+        let Merged { answers, after, said } = merge(changes, &before);
         let mut written: Vec<&Contact> = after
             .values()
             .filter(|contact| before.get(&contact.id).is_some_and(|known| known != *contact))
             .collect();
         written.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         self.contacts_write(&written, now).await?;
-        written.extend(new(&after, &before));
-        let consents: Vec<&Contact> = written
-            .into_iter()
-            .filter(|contact| {
-                let was = before
-                    .get(&contact.id)
-                    .map_or(Consent::Unset, |known| known.marketing_consent);
-                let is = contact.marketing_consent;
-                is != was && (is != Consent::Unset || was.is_given())
-            })
-            .collect();
-        self.consents_log(&consents, by, source, now).await?;
+        self.consents_log(&said, by, source, now).await?;
         Ok(answers)
     }
 
@@ -143,10 +133,11 @@ impl Tx {
         }
         let statement = sqlx::query(
             "insert into contacts (id, phone, first_name, last_name, gender, birth_date, city, region, postal_code, language,
-                 time_zone, marketing_consent, consent_at, attributes, created_at, updated_at)
-             select n.*, $15, $15
+                 time_zone, marketing_consent, consent_at, attributes, consents, created_at, updated_at)
+             select n.*, $16, $16
              from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::date[], $7::text[], $8::text[],
-                         $9::text[], $10::text[], $11::text[], $12::boolean[], $13::timestamptz[], $14::jsonb[]) as n (id)
+                         $9::text[], $10::text[], $11::text[], $12::boolean[], $13::timestamptz[], $14::jsonb[],
+                         $15::jsonb[]) as n (id)
              order by n.id
              on conflict (id) do nothing returning id",
         );
@@ -171,11 +162,12 @@ impl Tx {
             "update contacts c set phone = n.phone, first_name = n.first_name, last_name = n.last_name, gender = n.gender,
                  birth_date = n.birth_date, city = n.city, region = n.region, postal_code = n.postal_code,
                  language = n.language, time_zone = n.time_zone, marketing_consent = n.marketing_consent,
-                 consent_at = n.consent_at, attributes = n.attributes, updated_at = $15
+                 consent_at = n.consent_at, attributes = n.attributes, consents = n.consents, updated_at = $16
              from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::date[], $7::text[], $8::text[],
-                         $9::text[], $10::text[], $11::text[], $12::boolean[], $13::timestamptz[], $14::jsonb[])
+                         $9::text[], $10::text[], $11::text[], $12::boolean[], $13::timestamptz[], $14::jsonb[],
+                         $15::jsonb[])
                   as n (id, phone, first_name, last_name, gender, birth_date, city, region, postal_code, language,
-                        time_zone, marketing_consent, consent_at, attributes)
+                        time_zone, marketing_consent, consent_at, attributes, consents)
              where c.id = n.id",
         );
         columns(statement, contacts)
@@ -184,42 +176,11 @@ impl Tx {
             .await?;
         Ok(())
     }
-
-    async fn consents_log(
-        &mut self,
-        contacts: &[&Contact],
-        by: &str,
-        source: &str,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        if contacts.is_empty() {
-            return Ok(());
-        }
-        let times: Vec<At> = contacts
-            .iter()
-            .map(|contact| match contact.marketing_consent {
-                Consent::Given(Some(time)) => At(time),
-                _ => At(now),
-            })
-            .collect();
-        sqlx::query(
-            "insert into consent_log (contact_id, given, at, source, recorded_by)
-             select contact_id, given, at, $4, $5 from unnest($1::text[], $2::boolean[], $3::timestamptz[]) as n (contact_id, given, at)",
-        )
-        .bind(contacts.iter().map(|contact| contact.id.as_str()).collect::<Vec<_>>())
-        .bind(contacts.iter().map(|contact| contact.marketing_consent.is_given()).collect::<Vec<_>>())
-        .bind(&times)
-        .bind(source)
-        .bind(by)
-        .execute(&mut *self.inner)
-        .await?;
-        Ok(())
-    }
 }
 
 type Statement<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-/// Binds $1 to $14: an array a column.
+/// Binds $1 to $15: an array a column.
 fn columns<'q>(statement: Statement<'q>, contacts: &[&Contact]) -> Statement<'q> {
     let text = |of: fn(&Contact) -> Option<&str>| contacts.iter().map(|contact| of(contact)).collect::<Vec<_>>();
     let consents: Vec<Option<bool>> = contacts
@@ -259,14 +220,36 @@ fn columns<'q>(statement: Statement<'q>, contacts: &[&Contact]) -> Statement<'q>
         .bind(consents)
         .bind(consent_times)
         .bind(attributes)
+        .bind(contacts.iter().map(|contact| Json(stored(contact))).collect::<Vec<_>>())
 }
 
-/// Makes the changes in their order: what each comes to, and the contacts after all of them.
-fn merge<'a>(
-    changes: &'a [ContactChange],
-    before: &HashMap<String, Contact>,
-) -> (Vec<Change>, HashMap<&'a str, Contact>) {
+/// The consents as their column has them.
+fn stored(contact: &Contact) -> Map<String, Value> {
+    let said = |(purpose, consent): (&String, &Consent)| {
+        let value = match consent {
+            Consent::Unset => return None,
+            Consent::No => Value::Bool(false),
+            Consent::Given(None) => Value::Bool(true),
+            Consent::Given(Some(at)) => Value::String(at.to_string()),
+        };
+        Some((purpose.clone(), value))
+    };
+    contact.consents.iter().filter_map(said).collect()
+}
+
+struct Merged<'a> {
+    /// What each change comes to.
+    answers: Vec<Change>,
+    /// The contacts after all of them.
+    after: HashMap<&'a str, Contact>,
+    /// What they said of consents, in their order.
+    said: Vec<Said<'a>>,
+}
+
+/// Makes the changes in their order.
+fn merge<'a>(changes: &'a [ContactChange], before: &HashMap<String, Contact>) -> Merged<'a> {
     let mut after: HashMap<&str, Contact> = HashMap::with_capacity(changes.len());
+    let mut said = Vec::new();
     let answers = changes
         .iter()
         .map(|change| {
@@ -274,6 +257,7 @@ fn merge<'a>(
             let known = after.get(id).or_else(|| before.get(id));
             let mut contact = known.cloned().unwrap_or_default();
             change.merge(&mut contact);
+            Said::add(change, known, &contact, &mut said);
             let answer = match known {
                 None => Change::Created,
                 Some(known) if *known == contact => Change::Unchanged,
@@ -283,15 +267,7 @@ fn merge<'a>(
             answer
         })
         .collect();
-    (answers, after)
-}
-
-/// Those that are not known yet.
-fn new<'a>(after: &'a HashMap<&str, Contact>, before: &HashMap<String, Contact>) -> Vec<&'a Contact> {
-    after
-        .values()
-        .filter(|contact| !before.contains_key(&contact.id))
-        .collect()
+    Merged { answers, after, said }
 }
 
 pub(crate) fn read(row: &PgRow) -> Result<Contact, StoreError> {
@@ -318,5 +294,19 @@ pub(crate) fn read(row: &PgRow) -> Result<Contact, StoreError> {
             Value::Object(attributes) => attributes.into_iter().collect(),
             _ => BTreeMap::new(),
         },
+        consents: match row.try_get("consents")? {
+            Value::Object(consents) => consents.into_iter().map(said).collect(),
+            _ => BTreeMap::new(),
+        },
     })
+}
+
+/// What was said of a purpose, as the column has it; what is none of ours is no consent.
+fn said((purpose, value): (String, Value)) -> (String, Consent) {
+    let consent = match value {
+        Value::Bool(true) => Consent::Given(None),
+        Value::String(at) => at.parse().map_or(Consent::No, |at| Consent::Given(Some(at))),
+        _ => Consent::No,
+    };
+    (purpose, consent)
 }

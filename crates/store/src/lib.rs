@@ -7,6 +7,7 @@ pub mod audience;
 pub mod audit;
 pub mod campaigns;
 pub mod caps;
+pub mod consents;
 pub mod contacts;
 pub mod dead_letters;
 pub mod deferred;

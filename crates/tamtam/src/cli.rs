@@ -80,6 +80,9 @@ enum Command {
     /// Replies that only a person can decide on
     #[command(subcommand)]
     Replies(commands::replies::Replies),
+    /// Phones that must not be written to
+    #[command(subcommand)]
+    Suppressions(commands::suppressions::Suppressions),
     /// What became of messages: by campaign, trigger, gateway and day
     #[command(subcommand)]
     Report(commands::report::Report),
@@ -209,6 +212,10 @@ pub fn run(cli: Cli, environment: BTreeMap<String, String>) -> Result<(), Failur
         Command::Audit(arguments) => client(commands::audit::run(&connection(&arguments.client)?, &arguments)),
         Command::Receipts(command) => client(commands::receipts::run(&connection(command.client())?, &command)),
         Command::Replies(command) => client(commands::replies::run(&connection(command.client())?, &command)),
+        Command::Suppressions(command) => client(commands::suppressions::run(
+            &connection(command.client())?,
+            &command,
+        )),
         Command::Report(command) => client(commands::report::run(&connection(command.client())?, &command)),
         Command::DeadLetters(command) => client(commands::dead_letters::run(&connection(command.client())?, &command)),
         Command::Topics(command) => client(commands::topics::run(&connection(command.client())?, &command)),

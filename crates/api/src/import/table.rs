@@ -370,6 +370,7 @@ fn built_in(name: &str) -> Option<String> {
     let plain = name.trim().to_lowercase().replace([' ', '-'], "_");
     let known = domain::audience::tree::Field::BUILT_IN.iter().map(|(name, _)| *name);
     known
+        .chain(["consents"])
         .filter(|known| *known != "age")
         .find(|known| *known == plain || known.replace('_', "") == plain)
         .map(str::to_owned)

@@ -5,10 +5,10 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
-use serde_json::{Map, Value};
+use jiff::{civil::Date, tz::TimeZone};
+use serde_json::{Map, Value, json};
 
-use super::{Consent, Contact};
+use super::{Consent, ConsentChange, Contact, MARKETING, consent};
 use crate::Phone;
 
 const MAX_ID: usize = 200;
@@ -34,6 +34,11 @@ pub struct ContactChange {
     pub language: Option<Option<String>>,
     pub time_zone: Option<Option<String>>,
     pub marketing_consent: Option<Consent>,
+    /// What was said of purposes, each with its proof; a purpose that is not named stays. Made after `marketing_consent`,
+    /// which is the same as the purpose `marketing` without a proof.
+    pub consents: Vec<ConsentChange>,
+    /// Every purpose is withdrawn (STOP), whichever there are.
+    pub withdraws_all: bool,
     /// JSON scalars; null unsets.
     pub attributes: BTreeMap<String, Value>,
 }
@@ -55,7 +60,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    fn new(field: &str, message: impl Into<String>) -> FieldError {
+    pub(super) fn new(field: &str, message: impl Into<String>) -> FieldError {
         FieldError {
             field: field.chars().take(MAX_ATTRIBUTE_NAME).collect(),
             message: message.into(),
@@ -99,6 +104,10 @@ impl ContactChange {
         match value {
             Value::Null => self.set(name, "", region),
             Value::String(text) => self.set(name, text, region),
+            Value::Array(items) if name == "consents" => {
+                self.consents = consent::from_json(items)?;
+                Ok(())
+            }
             Value::Bool(_) if name == "marketing_consent" => self.set(name, &value.to_string(), region),
             // Whoever keeps postal codes as numbers has none that begin with 0.
             Value::Number(number) if name == "postal_code" && (number.is_u64()) => {
@@ -109,6 +118,7 @@ impl ContactChange {
                 Err(FieldError::new(name, "expected a text, a number, true, false or null"))
             }
             _ if name == "marketing_consent" => Err(FieldError::new(name, CONSENT)),
+            _ if name == "consents" => Err(consent::expected_list()),
             _ => Err(FieldError::new(name, "expected a text or null")),
         }
     }
@@ -137,7 +147,8 @@ impl ContactChange {
             "postal_code" => self.postal_code = Some(line(name, text)?),
             "language" => self.language = Some(language(text)?),
             "time_zone" => self.time_zone = Some(time_zone(text)?),
-            "marketing_consent" => self.marketing_consent = Some(consent(text)?),
+            "marketing_consent" => self.marketing_consent = Some(marketing_consent(text)?),
+            "consents" => self.consents = consent::from_text(text)?,
             _ => return self.set_attribute(name, if text.is_empty() { Value::Null } else { text.into() }),
         }
         Ok(())
@@ -192,10 +203,15 @@ impl ContactChange {
         set(&mut contact.postal_code, &self.postal_code);
         set(&mut contact.language, &self.language);
         set(&mut contact.time_zone, &self.time_zone);
-        match (self.marketing_consent, contact.marketing_consent) {
-            // "Yes" again, without a date, does not forget the date that is known.
-            (Some(Consent::Given(None)), Consent::Given(Some(_))) | (None, _) => {}
-            (Some(consent), _) => contact.marketing_consent = consent,
+        if let Some(consent) = self.marketing_consent {
+            contact.say(MARKETING, consent);
+        }
+        if self.withdraws_all {
+            contact.say(MARKETING, Consent::No);
+            contact.consents.values_mut().for_each(|consent| *consent = Consent::No);
+        }
+        for said in &self.consents {
+            contact.say(&said.purpose, said.consent());
         }
         for (name, value) in &self.attributes {
             match value {
@@ -216,6 +232,7 @@ impl Contact {
             Consent::Given(None) => Some(Value::Bool(true)),
             Consent::Given(Some(at)) => Some(Value::String(at.to_string())),
         };
+        let consents: Vec<Value> = self.consents.iter().filter_map(consent_json).collect();
         let text = |text: &Option<String>| text.clone().map(Value::String);
         let named = [
             ("phone", self.phone.as_ref().map(|phone| phone.e164().into())),
@@ -229,6 +246,7 @@ impl Contact {
             ("language", text(&self.language)),
             ("time_zone", text(&self.time_zone)),
             ("marketing_consent", consent),
+            ("consents", (!consents.is_empty()).then_some(Value::Array(consents))),
         ];
         for (name, value) in named {
             if let Some(value) = value {
@@ -255,7 +273,19 @@ fn is_field(name: &str) -> bool {
             | "language"
             | "time_zone"
             | "marketing_consent"
+            | "consents"
     )
+}
+
+/// As [`ContactChange::from_json`] reads it; its proof is in the store's log of consents.
+fn consent_json((purpose, consent): (&String, &Consent)) -> Option<Value> {
+    let said = match consent {
+        Consent::Unset => return None,
+        Consent::No => json!({"purpose": purpose, "given": false}),
+        Consent::Given(None) => json!({"purpose": purpose, "given": true}),
+        Consent::Given(Some(at)) => json!({"purpose": purpose, "given": true, "at": at.to_string()}),
+    };
+    Some(said)
 }
 
 /// As [`line()`], and short: it stands in an index.
@@ -317,7 +347,7 @@ fn time_zone(text: &str) -> Result<Option<String>, FieldError> {
         .map_err(|_| FieldError::new("time_zone", "expected a time zone such as Indian/Reunion (IANA)"))
 }
 
-fn consent(text: &str) -> Result<Consent, FieldError> {
+fn marketing_consent(text: &str) -> Result<Consent, FieldError> {
     let lower: Cow<'_, str> = if text.is_ascii() {
         text.to_ascii_lowercase().into()
     } else {
@@ -328,14 +358,8 @@ fn consent(text: &str) -> Result<Consent, FieldError> {
         "true" | "yes" | "oui" | "1" => Consent::Given(None),
         "false" | "no" | "non" | "0" => Consent::No,
         _ => {
-            let at = text.parse::<Timestamp>().ok().or_else(|| {
-                let date = crate::audience::read_date(text)?;
-                TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()
-            });
-            let at = at.filter(|at| *at >= Timestamp::UNIX_EPOCH);
-            // As exact as the store keeps it, so that the same again changes nothing.
-            let at = at.and_then(|at| Timestamp::from_microsecond(at.as_microsecond()).ok());
-            Consent::Given(Some(at.ok_or_else(|| FieldError::new("marketing_consent", CONSENT))?))
+            let at = consent::instant(text).ok_or_else(|| FieldError::new("marketing_consent", CONSENT))?;
+            Consent::Given(Some(at))
         }
     })
 }
@@ -343,7 +367,6 @@ fn consent(text: &str) -> Result<Consent, FieldError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn change(fields: Value) -> Result<ContactChange, FieldError> {
         let Value::Object(fields) = fields else { panic!() };
@@ -373,6 +396,42 @@ mod tests {
     }
 
     #[test]
+    fn each_purpose_has_a_consent_of_its_own() {
+        let fields = json!({"marketing_consent": false, "consents": [
+            {"purpose": "newsletter", "given": true, "at": "2026-01-31T10:00:00Z", "wording": "Oui."},
+            {"purpose": "survey", "given": false}]});
+        let mut contact = Contact::default();
+        change(fields).unwrap().merge(&mut contact);
+        assert!(contact.consent_to("newsletter").is_given());
+        assert_eq!(contact.consent_to("survey"), Consent::No);
+        assert_eq!(contact.consent_to("other"), Consent::Unset);
+        assert_eq!(contact.consent_to(MARKETING), Consent::No);
+        let expected = json!({"marketing_consent": false, "consents": [
+            {"purpose": "newsletter", "given": true, "at": "2026-01-31T10:00:00Z"},
+            {"purpose": "survey", "given": false}]});
+        assert_eq!(Value::Object(contact.to_json()), expected);
+        // The purpose `marketing` is the field; what is not named stays, and "yes" keeps its date.
+        let more =
+            json!({"consents": [{"purpose": "marketing", "given": true}, {"purpose": "newsletter", "given": true}]});
+        let before = contact.consent_to("newsletter");
+        change(more).unwrap().merge(&mut contact);
+        assert_eq!(contact.marketing_consent, Consent::Given(None));
+        assert_eq!(contact.consent_to("newsletter"), before);
+        change(json!({"consents": null})).unwrap().merge(&mut contact);
+        assert_eq!(contact.consent_to("newsletter"), before);
+        // STOP withdraws all of them.
+        let stop = ContactChange {
+            withdraws_all: true,
+            ..ContactChange::default()
+        };
+        stop.merge(&mut contact);
+        for purpose in [MARKETING, "newsletter", "survey"] {
+            assert_eq!(contact.consent_to(purpose), Consent::No);
+        }
+        assert_eq!(contact.consent_to("other"), Consent::Unset);
+    }
+
+    #[test]
     fn a_mistake_names_the_field_and_not_the_value() {
         for (fields, field) in [
             (json!({"phone": "0612"}), "phone"),
@@ -383,6 +442,8 @@ mod tests {
             (json!({"time_zone": "Reunion"}), "time_zone"),
             (json!({"marketing_consent": "maybe"}), "marketing_consent"),
             (json!({"marketing_consent": 1}), "marketing_consent"),
+            (json!({"consents": "yes"}), "consents"),
+            (json!({"consents": {"newsletter": true}}), "consents"),
             (json!({"first_name": 1}), "first_name"),
             (json!({"first_name": "a\nb"}), "first_name"),
             (json!({"id": "2"}), "id"),

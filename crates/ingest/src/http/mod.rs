@@ -27,6 +27,7 @@ mod reports;
 mod resources;
 mod route;
 mod sms;
+mod suppressions;
 mod topics;
 
 use std::sync::Arc;
@@ -118,6 +119,7 @@ fn routes() -> Routes {
     let routes = audit::add(routes);
     let routes = receipts::add(routes);
     let routes = replies::add(routes);
+    let routes = suppressions::add(routes);
     let routes = reports::add(routes);
     let routes = gateways::add(routes);
     let routes = keys::add(routes);

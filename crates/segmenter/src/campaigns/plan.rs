@@ -15,8 +15,9 @@ use std::{
 };
 
 use domain::{
-    Cause, Class, MessageId, Phone, Reason,
+    Cause, MessageId, Phone, Reason,
     audience::{self, Expression},
+    contact::MARKETING,
 };
 use jiff::Timestamp;
 use resources::{Compose, Composer, Policy, rules::price};

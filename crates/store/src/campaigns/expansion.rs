@@ -34,7 +34,7 @@ pub struct Met {
     pub id: String,
     /// E.164.
     pub phone: Option<String>,
-    /// It consents to marketing.
+    /// It consents to the purpose that was asked for.
     pub consents: bool,
 }
 

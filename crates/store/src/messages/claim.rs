@@ -100,6 +100,7 @@ impl ClaimWant {
             settled_at: None,
             changed_at: now,
             decided_by: None,
+            purpose: None,
         };
         match suppress {
             Some(reason) => row.enter(State::Suppressed, Some(reason), now),
@@ -196,12 +197,14 @@ impl Tx {
             None => Counted::default(),
         };
         let suppress = |index: usize| suppressed[index].or(refused.get(index).copied().flatten());
+        let purpose = |index: usize| rules.each.get(index).and_then(|rules| rules.purpose.clone());
         let rows: Vec<MessageRow> = wants
             .iter()
             .enumerate()
             .map(|(index, want)| {
                 let mut row = want.row(claimant, suppress(index));
                 row.decided_by.clone_from(&rules.version);
+                row.purpose = purpose(index);
                 row
             })
             .collect();
@@ -217,6 +220,7 @@ impl Tx {
             };
             if differs {
                 row.decided_by = rules.version.clone().or(row.decided_by.take());
+                row.purpose = purpose(index).or(row.purpose.take());
                 changed.push(key);
             }
             results.push(ClaimResult {

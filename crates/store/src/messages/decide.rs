@@ -81,6 +81,7 @@ impl Verdict {
             settled_at: self.state.is_terminal().then_some(at),
             changed_at: at,
             decided_by: self.decided_by.clone(),
+            purpose: None,
         }
     }
 

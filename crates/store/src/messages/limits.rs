@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use domain::{Class, Reason, State};
+use domain::{Class, Reason, State, contact::MARKETING};
 use jiff::Timestamp;
 use sqlx::Row;
 
@@ -19,16 +19,34 @@ use crate::{Store, StoreError, Tx, time::At};
 pub struct ClaimRules {
     /// Which rules these are, for the record of the decision.
     pub version: Option<String>,
-    /// (counted from this time on, at most so many)
-    pub caps: Vec<(Timestamp, u32)>,
+    pub caps: Vec<CapRule>,
     /// What concerns each want, beside the wants; empty: nothing.
     pub each: Vec<WantRules>,
+}
+
+/// A cap on marketing messages to one contact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapRule {
+    /// Counted from this time on.
+    pub since: Timestamp,
+    /// At most so many.
+    pub most: u32,
+    /// It counts and stops messages of this purpose alone; absent: all marketing.
+    pub purpose: Option<String>,
+}
+
+impl CapRule {
+    fn counts(&self, purpose: &str) -> bool {
+        self.purpose.as_deref().is_none_or(|own| own == purpose)
+    }
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct WantRules {
     /// Known already: it does not go.
     pub refuse: Option<Reason>,
+    /// What its contact must have consented to; absent: marketing.
+    pub purpose: Option<String>,
     /// The limited prefixes that its phone begins with, and how many an hour each allows.
     pub destinations: Vec<(String, u32)>,
 }
@@ -99,7 +117,13 @@ impl Tx {
             .map(|want| want.contact_id.as_str())
             .collect();
         let marketing: Vec<&str> = marketing.into_iter().collect();
-        let unwilling = self.unwilling(&marketing).await?;
+        let asked: BTreeSet<(&str, &str)> = wants
+            .iter()
+            .enumerate()
+            .filter(|(_, want)| want.class == Class::Marketing)
+            .map(|(index, want)| (want.contact_id.as_str(), purpose(of(index))))
+            .collect();
+        let unwilling = self.unwilling(&asked).await?;
         let capped = !rules.caps.is_empty() && !marketing.is_empty();
         if capped {
             self.contacts_turn(&marketing).await?;
@@ -126,17 +150,18 @@ impl Tx {
                 continue;
             }
             if want.class == Class::Marketing {
-                if unwilling.contains(want.contact_id.as_str()) {
+                let purpose = purpose(of(index));
+                if unwilling.contains(&(want.contact_id.clone(), purpose.to_owned())) {
                     refused[index] = Some(Reason::NoConsent);
                     continue;
                 }
                 if capped {
-                    let times = sent.entry(want.contact_id.clone()).or_default();
-                    let reached = rules
-                        .caps
-                        .iter()
-                        .any(|(since, most)| times.iter().filter(|at| *at >= since).count() >= *most as usize);
-                    if reached {
+                    let claimed = sent.entry(want.contact_id.clone()).or_default();
+                    let reached = |cap: &CapRule| {
+                        let counted = |(at, of): &&(Timestamp, String)| *at >= cap.since && cap.counts(of);
+                        claimed.iter().filter(counted).count() >= cap.most as usize
+                    };
+                    if rules.caps.iter().any(|cap| cap.counts(purpose) && reached(cap)) {
                         refused[index] = Some(Reason::CapReached);
                         continue;
                     }
@@ -162,8 +187,10 @@ impl Tx {
                     continue;
                 }
             }
-            if let Some(times) = sent.get_mut(&want.contact_id) {
-                times.push(now);
+            if want.class == Class::Marketing
+                && let Some(claimed) = sent.get_mut(&want.contact_id)
+            {
+                claimed.push((now, purpose(of(index)).to_owned()));
             }
         }
         let alarms = hours
@@ -271,52 +298,60 @@ impl Tx {
         Ok(())
     }
 
-    /// Those who are known and do not consent to marketing (any more).
-    async fn unwilling(&mut self, contacts: &[&str]) -> Result<HashSet<String>, StoreError> {
-        if contacts.is_empty() {
+    /// Those of these (contact, purpose) whose contact is known and does not consent to the purpose (any more).
+    async fn unwilling(&mut self, asked: &BTreeSet<(&str, &str)>) -> Result<HashSet<(String, String)>, StoreError> {
+        if asked.is_empty() {
             return Ok(HashSet::new());
         }
-        let ids: Vec<String> = sqlx::query_scalar(
-            "select c.id from unnest($1::text[]) v (id) cross join lateral (
-                 select id from contacts where contacts.id = v.id and marketing_consent is distinct from true offset 0
+        let (contacts, purposes): (Vec<&str>, Vec<&str>) = asked.iter().copied().unzip();
+        let unwilling: Vec<(String, String)> = sqlx::query_as(
+            "select v.id, v.purpose from unnest($1::text[], $2::text[]) v (id, purpose) cross join lateral (
+                 select id from contacts where contacts.id = v.id and not case v.purpose
+                     when $3 then marketing_consent is true
+                     else coalesce((consents ->> v.purpose) <> 'false', false) end
+                 offset 0
              ) c",
         )
         .bind(contacts)
+        .bind(purposes)
+        .bind(MARKETING)
         .fetch_all(&mut *self.inner)
         .await?;
-        Ok(ids.into_iter().collect())
+        Ok(unwilling.into_iter().collect())
     }
 
-    /// When these contacts' marketing messages were claimed that count against a cap, since the earliest of the caps.
+    /// When these contacts' marketing messages were claimed that count against a cap, since the earliest of the caps, and
+    /// their purposes.
     async fn claimed_since(
         &mut self,
         contacts: &[&str],
         rules: &ClaimRules,
-    ) -> Result<HashMap<String, Vec<Timestamp>>, StoreError> {
-        let earliest = rules
-            .caps
-            .iter()
-            .map(|(since, _)| *since)
-            .min()
-            .unwrap_or(Timestamp::MAX);
+    ) -> Result<HashMap<String, Vec<(Timestamp, String)>>, StoreError> {
+        let earliest = rules.caps.iter().map(|cap| cap.since).min().unwrap_or(Timestamp::MAX);
         let counted = [State::Sending, State::Unknown, State::Accepted, State::Delivered].map(State::code);
-        let rows: Vec<(String, At)> = sqlx::query_as(
+        let rows: Vec<(String, At, String)> = sqlx::query_as(
             "select m.* from unnest($1::text[]) v (id) cross join lateral (
-                 select contact_id, claimed_at from messages
+                 select contact_id, claimed_at, coalesce(purpose, $4) from messages
                  where contact_id = v.id and class = 1 and state = any($2) and claimed_at >= $3 offset 0
              ) m",
         )
         .bind(contacts)
         .bind(&counted[..])
         .bind(At(earliest))
+        .bind(MARKETING)
         .fetch_all(&mut *self.inner)
         .await?;
-        let mut times: HashMap<String, Vec<Timestamp>> = HashMap::new();
-        for (contact, at) in rows {
-            times.entry(contact).or_default().push(at.0);
+        let mut claimed: HashMap<String, Vec<(Timestamp, String)>> = HashMap::new();
+        for (contact, at, purpose) in rows {
+            claimed.entry(contact).or_default().push((at.0, purpose));
         }
-        Ok(times)
+        Ok(claimed)
     }
+}
+
+/// What a want's contact must have consented to.
+fn purpose(rules: &WantRules) -> &str {
+    rules.purpose.as_deref().unwrap_or(MARKETING)
 }
 
 /// Whether a claim can get the message that has this row.

@@ -31,7 +31,7 @@ pub use crate::audit::{Audit, Violation};
 pub use claim::{ClaimResult, ClaimWant, Claimant};
 pub use counts::Counts;
 pub use decide::{Settle, TakeOver, Verdict};
-pub use limits::{Alarm, ClaimRules, DestinationHour, WantRules};
+pub use limits::{Alarm, CapRule, ClaimRules, DestinationHour, WantRules};
 pub use outcome::{AttemptOutcome, Outcomes, Settled};
 
 /// A message as the ledger has it.
@@ -67,6 +67,8 @@ pub struct MessageRow {
     pub changed_at: Timestamp,
     /// The rules by which it was last decided on, by their versions.
     pub decided_by: Option<String>,
+    /// What its contact must have consented to, where that is not marketing; known once it was claimed.
+    pub purpose: Option<String>,
 }
 
 impl MessageRow {
@@ -120,6 +122,7 @@ impl MessageRow {
             delivery_ms: (self.accepted_at)
                 .filter(|_| state == State::Delivered)
                 .map(|accepted| milliseconds(accepted, at)),
+            decided_by: self.decided_by.clone(),
         }
     }
 
@@ -245,13 +248,15 @@ mod tests {
             accepted_at: None,
             settled_at: None,
             changed_at: at,
-            decided_by: None,
+            decided_by: Some("policy 7".into()),
+            purpose: None,
         };
         assert!(row.to_receipts().is_empty());
         row.enter(State::Accepted, None, at);
         let accepted = row.to_receipts();
         assert_eq!(accepted.len(), 1);
         assert_eq!(accepted[0].phone_hash.as_deref(), Some("0aff"));
+        assert_eq!(accepted[0].decided_by.as_deref(), Some("policy 7"));
         row.gateway_code = Some("034".into());
         row.enter(
             State::Failed,

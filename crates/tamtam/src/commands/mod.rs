@@ -18,4 +18,5 @@ pub mod receipts;
 pub mod replies;
 pub mod report;
 pub mod sms;
+pub mod suppressions;
 pub mod topics;

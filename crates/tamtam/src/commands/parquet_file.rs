@@ -89,6 +89,7 @@ const COLUMNS: &[(&str, Column)] = &[
     ("accepted_at", Column::Time(|receipt| receipt.accepted_at)),
     ("latency_ms", Column::Number(|receipt| receipt.latency_ms)),
     ("delivery_ms", Column::Number(|receipt| receipt.delivery_ms)),
+    ("decided_by", Column::Text(|receipt| receipt.decided_by.clone())),
 ];
 
 pub struct ReceiptWriter {

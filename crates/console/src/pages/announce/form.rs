@@ -104,6 +104,7 @@ impl Announcement {
         let template = Template {
             name: name.to_owned(),
             class: Class::Marketing,
+            purpose: None,
             sender: self.sender.trim().to_owned(),
             // Browsers end lines with CR LF; a line break costs one unit.
             text: self.text.trim_end().replace("\r\n", "\n"),
