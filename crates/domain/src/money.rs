@@ -3,7 +3,8 @@
 use crate::template::Language;
 
 /// Writes an amount in millionths of `currency` (ISO 4217), rounded to what the currency is counted in:
-/// `1 234,50 €` in French, `€1,234.50` in English. Spaces are plain ones, so that the text stays GSM-7.
+/// `1 234,50 €` in French, `1.234,50 €` in German, Portuguese, Spanish and Turkish, `€1,234.50` in English. Spaces are plain
+/// ones, and Turkish has `TL` for the lira, so that the text stays GSM-7.
 pub fn format_micros(micros: i64, currency: &str, language: Language) -> String {
     let decimals = decimals(currency);
     let unit = 10_u64.pow(6 - decimals);
@@ -11,17 +12,24 @@ pub fn format_micros(micros: i64, currency: &str, language: Language) -> String 
     let rounded = (micros.unsigned_abs() + unit / 2) / unit;
     let scale = 10_u64.pow(decimals);
     let (whole, rest) = (rounded / scale, rounded % scale);
-    let french = language == Language::French;
-    let mut number = grouped(whole, if french { ' ' } else { ',' });
+    let comma = language.has_decimal_comma();
+    let separator = match language {
+        Language::French => ' ',
+        _ if comma => '.',
+        _ => ',',
+    };
+    let mut number = grouped(whole, separator);
     if decimals > 0 {
-        number.push(if french { ',' } else { '.' });
+        number.push(if comma { ',' } else { '.' });
         number.push_str(&format!("{rest:0width$}", width = decimals as usize));
     }
     let sign = if micros < 0 && rounded > 0 { "-" } else { "" };
-    match (french, symbol(currency)) {
-        (true, symbol) => format!("{sign}{number} {}", symbol.unwrap_or(currency)),
-        (false, Some(symbol)) => format!("{sign}{symbol}{number}"),
-        (false, None) => format!("{sign}{currency} {number}"),
+    match (language, symbol(currency)) {
+        (Language::Portuguese, _) if currency == "BRL" => format!("{sign}R$ {number}"),
+        (Language::Turkish, _) if currency == "TRY" => format!("{sign}{number} TL"),
+        (_, symbol) if comma => format!("{sign}{number} {}", symbol.unwrap_or(currency)),
+        (_, Some(symbol)) => format!("{sign}{symbol}{number}"),
+        (_, None) => format!("{sign}{currency} {number}"),
     }
 }
 
@@ -82,7 +90,7 @@ fn decimals(currency: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Language::{AmericanEnglish, English, French};
+    use Language::{AmericanEnglish, English, French, German, Portuguese, Spanish, Turkish};
 
     #[test]
     fn amounts_are_written_in_the_language() {
@@ -95,6 +103,13 @@ mod tests {
             (1_500_000_000_000, "XPF", French, "1 500 000 XPF"),
             (7_125_000, "TND", English, "TND 7.125"),
             (35_000, "EUR", French, "0,04 €"),
+            (1_234_500_000, "EUR", German, "1.234,50 €"),
+            (-1_234_500_000, "EUR", Spanish, "-1.234,50 €"),
+            (1_234_500_000, "EUR", Portuguese, "1.234,50 €"),
+            (1_234_500_000, "BRL", Portuguese, "R$ 1.234,50"),
+            (1_234_567_500_000, "TRY", Turkish, "1.234.567,50 TL"),
+            (7_125_000, "TND", German, "7,125 TND"),
+            (5_000_000, "TRY", English, "TRY 5.00"),
         ] {
             assert_eq!(format_micros(micros, currency, language), text);
         }

@@ -1,6 +1,6 @@
 //! What can be told of a template before it meets a contact.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     TemplateError,
@@ -117,6 +117,11 @@ fn link_problem(argument: &[Placed<'_>]) -> Option<String> {
     link::check_literal(text, next == Some(Word::Sign(')'))).map(str::to_owned)
 }
 
+/// Whether a contact has a field of its own of this name; any other is an attribute.
+pub fn is_contact_field(name: &str) -> bool {
+    CONTACT_FIELDS.contains(&name)
+}
+
 pub(super) fn root(name: &str) -> &str {
     name.split('.').next().unwrap_or(name)
 }
@@ -179,40 +184,297 @@ fn field_of<'a>(root: &str, field: &str, words: &[Placed<'a>]) -> Option<Placed<
     })
 }
 
-/// The values that are written without a default right behind them: a contact that lacks one gets no text.
+/// The values that are written without a default and outside of any test for them: a contact that lacks one gets no text.
+///
+/// A default counts wherever it stands in the value's filters, all of which pass on what is missing. Of a condition it is
+/// known which values are there where it holds, and which where it does not.
 pub(super) fn without_default(source: &str, undeclared: &BTreeSet<String>) -> BTreeSet<String> {
-    let words = lex::words(source);
-    let mut found = BTreeSet::new();
-    for (index, placed) in words.iter().enumerate() {
-        let Word::Name(name) = placed.word else { continue };
-        if !ROOTS.contains(&name) || is_field(&words, index) {
-            continue;
-        }
-        let mut path = name.to_owned();
-        let mut next = index + 1;
-        while let (Some(Word::Sign('.')), Some(Word::Name(field))) = (
-            words.get(next).map(|placed| placed.word),
-            words.get(next + 1).map(|placed| placed.word),
-        ) {
-            path.push('.');
-            path.push_str(field);
-            next += 2;
-        }
-        let defaulted = matches!(
-            (
-                words.get(next).map(|placed| placed.word),
-                words.get(next + 1).map(|placed| placed.word)
-            ),
-            (Some(Word::Sign('|')), Some(Word::Name("default" | "d")))
-        );
-        let asked = matches!(words.get(next).map(|placed| placed.word), Some(Word::Name("is")))
-            || matches!(
-                words[..index].last().map(|placed| placed.word),
-                Some(Word::Name("if" | "elif"))
-            );
-        if !defaulted && !asked && undeclared.contains(&path) {
-            found.insert(path);
+    let words: Vec<Word<'_>> = lex::words(source).iter().map(|placed| placed.word).collect();
+    let mut reader = Reader {
+        undeclared,
+        blocks: Vec::new(),
+        same: BTreeMap::new(),
+        found: BTreeSet::new(),
+    };
+    let mut rest = words.as_slice();
+    while let [Word::Open { statement }, inside @ ..] = rest {
+        let end = inside
+            .iter()
+            .position(|word| *word == Word::Close)
+            .unwrap_or(inside.len());
+        reader.tag(*statement, trimmed(&inside[..end]));
+        rest = inside.get(end + 1..).unwrap_or_default();
+    }
+    reader.found
+}
+
+/// Without the signs that trim the spaces around a tag.
+fn trimmed<'w, 'a>(mut tag: &'w [Word<'a>]) -> &'w [Word<'a>] {
+    if let [Word::Sign('-' | '+'), rest @ ..] = tag {
+        tag = rest;
+    }
+    match tag {
+        [rest @ .., Word::Sign('-' | '+')] => rest,
+        _ => tag,
+    }
+}
+
+type Paths = BTreeSet<String>;
+
+/// What is known inside a statement that has an end.
+#[derive(Default)]
+struct Block {
+    /// Values that are there in the branch that is read.
+    there: Paths,
+    /// Those that are there where no branch so far was taken.
+    otherwise: Paths,
+}
+
+/// Goes through a template's tags.
+struct Reader<'a> {
+    undeclared: &'a BTreeSet<String>,
+    blocks: Vec<Block>,
+    /// Names that were set to a value as it is.
+    same: BTreeMap<String, String>,
+    found: Paths,
+}
+
+impl Reader<'_> {
+    fn tag(&mut self, statement: bool, words: &[Word<'_>]) {
+        let (Some(Word::Name(name)), true) = (words.first(), statement) else {
+            return self.expression(words);
+        };
+        let rest = &words[1..];
+        match *name {
+            "if" => {
+                self.uses(rest, true, &Paths::new());
+                let (there, otherwise) = meaning(rest);
+                self.blocks.push(Block { there, otherwise });
+            }
+            "elif" => {
+                if let Some(block) = self.blocks.last_mut() {
+                    block.there = block.otherwise.clone();
+                }
+                self.uses(rest, true, &Paths::new());
+                let (there, otherwise) = meaning(rest);
+                if let Some(block) = self.blocks.last_mut() {
+                    block.there.extend(there);
+                    block.otherwise.extend(otherwise);
+                }
+            }
+            "else" => {
+                if let Some(block) = self.blocks.last_mut() {
+                    block.there = std::mem::take(&mut block.otherwise);
+                }
+            }
+            "for" | "with" => {
+                self.expression(rest);
+                self.blocks.push(Block::default());
+            }
+            "endif" | "endfor" | "endwith" => {
+                self.blocks.pop();
+            }
+            "set" => match rest {
+                // What is missing may be set; writing it later is what fails.
+                [Word::Name(name), Word::Sign('='), value @ ..]
+                    if path(value).is_some_and(|(_, rest)| rest.is_empty()) =>
+                {
+                    if let Some((path, _)) = path(value) {
+                        self.same.insert((*name).to_owned(), path);
+                    }
+                }
+                _ => self.expression(rest),
+            },
+            _ => self.expression(rest),
         }
     }
-    found
+
+    /// An expression, which may be `A if CONDITION else B`. Without `else` nothing is written where it does not hold, which
+    /// is missing as any other value.
+    fn expression(&mut self, words: &[Word<'_>]) {
+        let at = |name: &str, from: usize| {
+            let found = words[from..].iter().position(|word| *word == Word::Name(name));
+            found.map(|found| from + found).filter(|at| !after_dot(words, *at))
+        };
+        if let Some(condition) = at("if", 0)
+            && let Some(other) = at("else", condition)
+        {
+            let (there, not_there) = meaning(&words[condition + 1..other]);
+            self.uses(&words[..condition], false, &there);
+            self.uses(&words[condition + 1..other], true, &Paths::new());
+            self.uses(&words[other + 1..], false, &not_there);
+        } else {
+            self.uses(words, false, &Paths::new());
+        }
+    }
+
+    /// Notes the values in `words` that must be there; `there` are some that are. In a condition a value may be missing
+    /// unless it is reckoned with.
+    fn uses(&mut self, words: &[Word<'_>], condition: bool, there: &Paths) {
+        let fallbacks = fallbacks(words);
+        for index in 0..words.len() {
+            let Word::Name(name) = words[index] else { continue };
+            if after_dot(words, index) {
+                continue;
+            }
+            let (used, rest) = match (ROOTS.contains(&name), self.same.get(name)) {
+                (true, _) => match path(&words[index..]) {
+                    Some(found) => found,
+                    None => continue,
+                },
+                (false, Some(same)) => (same.clone(), &words[index + 1..]),
+                (false, None) => continue,
+            };
+            let before = index.checked_sub(1).map(|before| words[before]);
+            let reckons = |word: Option<Word<'_>>| matches!(word, Some(Word::Sign('+' | '-' | '*' | '/' | '%' | '~')));
+            let asked = rest.first() == Some(&Word::Name("is"))
+                || (condition
+                    && !reckons(before)
+                    && !reckons(rest.first().copied())
+                    && before != Some(Word::Name("in")));
+            let known = there.contains(&used) || self.blocks.iter().any(|block| block.there.contains(&used));
+            // A root is always there.
+            if used.contains('.')
+                && !asked
+                && !known
+                && !has_default(rest)
+                && !fallbacks.iter().any(|argument| argument.contains(&index))
+                && self.undeclared.contains(&used)
+            {
+                self.found.insert(used);
+            }
+        }
+    }
+}
+
+fn after_dot(words: &[Word<'_>], index: usize) -> bool {
+    index
+        .checked_sub(1)
+        .is_some_and(|before| words[before] == Word::Sign('.'))
+}
+
+/// The path that words begin with, such as `contact.city`, and the words behind it.
+fn path<'w, 'a>(words: &'w [Word<'a>]) -> Option<(String, &'w [Word<'a>])> {
+    let (Word::Name(root), mut rest) = words.split_first()? else {
+        return None;
+    };
+    if !ROOTS.contains(root) {
+        return None;
+    }
+    let mut path = (*root).to_owned();
+    while let [Word::Sign('.'), Word::Name(field), behind @ ..] = rest {
+        path.push('.');
+        path.push_str(field);
+        rest = behind;
+    }
+    Some((path, rest))
+}
+
+/// The words behind one parenthesis that `words` begin with, if they do.
+fn behind_arguments<'w, 'a>(words: &'w [Word<'a>]) -> &'w [Word<'a>] {
+    let mut depth = 0_usize;
+    for (index, word) in words.iter().enumerate() {
+        match word {
+            Word::Sign('(') => depth += 1,
+            Word::Sign(')') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth == 0 {
+            let taken = if index == 0 { 0 } else { index + 1 };
+            return &words[taken..];
+        }
+    }
+    &[]
+}
+
+const DEFAULTS: [&str; 2] = ["default", "d"];
+
+/// Whether one of the filters that `words` begin with is a default.
+fn has_default(mut words: &[Word<'_>]) -> bool {
+    while let [Word::Sign('|'), Word::Name(filter), rest @ ..] = words {
+        if DEFAULTS.contains(filter) {
+            return true;
+        }
+        words = behind_arguments(rest);
+    }
+    false
+}
+
+/// Where the arguments of defaults stand: a value there is only asked for by who lacks another.
+fn fallbacks(words: &[Word<'_>]) -> Vec<std::ops::Range<usize>> {
+    (2..words.len())
+        .filter(|index| {
+            matches!(words[index - 2], Word::Sign('|'))
+                && matches!(words[index - 1], Word::Name(name) if DEFAULTS.contains(&name))
+        })
+        .map(|index| index..words.len() - behind_arguments(&words[index..]).len())
+        .collect()
+}
+
+/// Which values are there where a condition holds, and which where it does not.
+fn meaning(words: &[Word<'_>]) -> (Paths, Paths) {
+    let all = |sets: &[Paths]| sets.iter().flatten().cloned().collect();
+    let common = |sets: &[Paths]| {
+        let (first, others) = sets
+            .split_first()
+            .map_or((Paths::new(), &[][..]), |(first, others)| (first.clone(), others));
+        let everywhere = |path: &String| others.iter().all(|other| other.contains(path));
+        first.into_iter().filter(everywhere).collect()
+    };
+    for (operator, is_or) in [("or", true), ("and", false)] {
+        let terms = terms(words, operator);
+        if terms.len() > 1 {
+            let (holds, fails): (Vec<Paths>, Vec<Paths>) = terms.into_iter().map(meaning).unzip();
+            return match is_or {
+                true => (common(&holds), all(&fails)),
+                false => (all(&holds), common(&fails)),
+            };
+        }
+    }
+    match words {
+        [Word::Name("not"), rest @ ..] => {
+            let (holds, fails) = meaning(rest);
+            (fails, holds)
+        }
+        [Word::Sign('('), inside @ .., Word::Sign(')')] if behind_arguments(words).is_empty() => meaning(inside),
+        _ => {
+            let Some((path, mut rest)) = path(words) else {
+                return Default::default();
+            };
+            if has_default(rest) {
+                return Default::default();
+            }
+            while let [Word::Sign('|'), Word::Name(_), behind @ ..] = rest {
+                rest = behind_arguments(behind);
+            }
+            let path = Paths::from([path]);
+            match rest {
+                [Word::Name("is"), Word::Name("undefined" | "none")]
+                | [Word::Name("is"), Word::Name("not"), Word::Name("defined")] => (Paths::new(), path),
+                [Word::Name("is"), Word::Name("not"), Word::Name("undefined" | "none")] => (path, Paths::new()),
+                [Word::Name("is"), Word::Name("not"), ..] => Default::default(),
+                // No other test holds of what is missing, and nothing equals it.
+                [] | [Word::Name("is"), ..] | [Word::Sign('='), Word::Sign('='), Word::Text(_) | Word::Number] => {
+                    (path, Paths::new())
+                }
+                [Word::Sign('>'), ..] => (path, Paths::new()),
+                _ => Default::default(),
+            }
+        }
+    }
+}
+
+/// The parts between an operator's words, but for those inside parentheses.
+fn terms<'w, 'a>(words: &'w [Word<'a>], operator: &str) -> Vec<&'w [Word<'a>]> {
+    let mut depth = 0_usize;
+    words
+        .split(|word| {
+            match word {
+                Word::Sign('(' | '[') => depth += 1,
+                Word::Sign(')' | ']') => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            depth == 0 && *word == Word::Name(operator)
+        })
+        .collect()
 }

@@ -3,16 +3,16 @@
 //! What is missing passes through every filter that changes a text, so that `| title | default('…')` works in either
 //! order; only `default` replaces it, and writing it is an error.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use minijinja::{
     Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, filters, tests,
-    value::{Rest, ValueKind},
+    value::{Kwargs, Rest, ValueKind},
 };
 use unicode_segmentation::UnicodeSegmentation as _;
 
 use super::{
-    Language, Locale, link,
+    Language, Locale, MAX_BYTES, link,
     locale::{Moment, Style},
     values::{Carried, LOCALE},
 };
@@ -75,11 +75,11 @@ pub(super) fn environment() -> Environment<'static> {
     env.add_function("link", link::link);
     env.add_filter("default", default);
     env.add_filter("d", default);
-    env.add_filter("upper", |value: Value| map(value, |text| text.to_uppercase()));
-    env.add_filter("lower", |value: Value| map(value, |text| text.to_lowercase()));
+    env.add_filter("upper", upper);
+    env.add_filter("lower", lower);
     env.add_filter("trim", |value: Value| map(value, |text| text.trim().to_owned()));
-    env.add_filter("title", |value: Value| map(value, title));
-    env.add_filter("capitalize", |value: Value| map(value, capitalize));
+    env.add_filter("title", title);
+    env.add_filter("capitalize", capitalize);
     env.add_filter("replace", |value: Value, from: &str, to: &str| {
         map(value, |text| text.replace(from, to))
     });
@@ -90,17 +90,17 @@ pub(super) fn environment() -> Environment<'static> {
     env.add_filter("date", date);
     env.add_filter("time", time);
     env.add_filter("phone", phone);
-    env.add_filter("abs", filters::abs);
-    env.add_filter("round", filters::round);
-    env.add_filter("int", filters::int);
-    env.add_filter("float", filters::float);
-    env.add_filter("length", filters::length);
-    env.add_filter("count", filters::length);
-    env.add_filter("first", filters::first);
-    env.add_filter("last", filters::last);
-    env.add_filter("min", filters::min);
-    env.add_filter("max", filters::max);
-    env.add_filter("join", filters::join);
+    env.add_filter("abs", |value: Value| given(value, filters::abs));
+    env.add_filter("round", round);
+    env.add_filter("int", int);
+    env.add_filter("float", float);
+    env.add_filter("length", length);
+    env.add_filter("count", length);
+    env.add_filter("first", |value: Value| given(value, |value| filters::first(&value)));
+    env.add_filter("last", |value: Value| given(value, filters::last));
+    env.add_filter("min", min);
+    env.add_filter("max", max);
+    env.add_filter("join", join);
     env.add_test("defined", tests::is_defined);
     env.add_test("undefined", tests::is_undefined);
     env.add_test("none", |value: &Value| is_missing(value));
@@ -110,8 +110,12 @@ pub(super) fn environment() -> Environment<'static> {
     env.add_test("odd", tests::is_odd);
     env.add_test("even", tests::is_even);
     env.add_test("divisibleby", tests::is_divisibleby);
-    env.add_test("startingwith", tests::is_startingwith);
-    env.add_test("endingwith", tests::is_endingwith);
+    env.add_test("startingwith", |value: &Value, start: &str| {
+        value.as_str().is_some_and(|text| text.starts_with(start))
+    });
+    env.add_test("endingwith", |value: &Value, end: &str| {
+        value.as_str().is_some_and(|text| text.ends_with(end))
+    });
     env.add_test("in", tests::is_in);
     env
 }
@@ -147,36 +151,154 @@ fn default(value: &Value, fallback: Value) -> Value {
     }
 }
 
-/// Applies `change` to a text; what is missing stays so.
+/// Applies `change` to a text; what is missing stays so, and a text of which nothing is left is missing.
 fn map(value: Value, change: impl FnOnce(&str) -> String) -> Value {
-    match value.kind() {
-        _ if is_missing(&value) => Value::UNDEFINED,
-        ValueKind::String => Value::from(change(value.as_str().unwrap_or_default())),
-        ValueKind::Number | ValueKind::Bool => Value::from(change(&value.to_string())),
-        _ => value,
+    let changed = match value.kind() {
+        _ if is_missing(&value) => return Value::UNDEFINED,
+        ValueKind::String => change(value.as_str().unwrap_or_default()),
+        ValueKind::Number | ValueKind::Bool => change(&value.to_string()),
+        _ => return value,
+    };
+    match changed.trim().is_empty() {
+        true => Value::UNDEFINED,
+        false => Value::from(changed),
     }
 }
 
+/// Applies a filter of the engine's; what is missing stays so.
+fn given(value: Value, filter: impl FnOnce(Value) -> Result<Value, Error>) -> Result<Value, Error> {
+    match is_missing(&value) {
+        true => Ok(Value::UNDEFINED),
+        false => filter(value),
+    }
+}
+
+fn round(value: Value, precision: Option<i32>, method: Option<&str>, options: Kwargs) -> Result<Value, Error> {
+    given(value, |value| filters::round(value, precision, method, options))
+}
+
+fn int(
+    state: &State<'_, '_>,
+    value: Value,
+    fallback: Option<Value>,
+    base: Option<u32>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    if is_missing(&value) {
+        return Ok(fallback.or(options.get("default")?).unwrap_or(Value::UNDEFINED));
+    }
+    filters::int(state, &value, fallback, base, options)
+}
+
+fn float(state: &State<'_, '_>, value: Value, fallback: Option<Value>, options: Kwargs) -> Result<Value, Error> {
+    if is_missing(&value) {
+        return Ok(fallback.or(options.get("default")?).unwrap_or(Value::UNDEFINED));
+    }
+    filters::float(state, &value, fallback, options)
+}
+
+fn length(value: Value) -> Result<Value, Error> {
+    given(value, |value| filters::length(&value).map(Value::from))
+}
+
+fn min(state: &State<'_, '_>, value: Value, options: Kwargs) -> Result<Value, Error> {
+    given(value, |value| filters::min(state, value, options))
+}
+
+fn max(state: &State<'_, '_>, value: Value, options: Kwargs) -> Result<Value, Error> {
+    given(value, |value| filters::max(state, value, options))
+}
+
+/// The values of a list in one text: `{{ event.sizes | join(', ') }}`, or of its objects `| join(', ', 'name')`. Where the
+/// list is empty or one of its values is missing the whole is: "Bonjour ," must never go out.
+fn join(
+    state: &State<'_, '_>,
+    value: Value,
+    between: Option<&str>,
+    attribute: Option<&str>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let between = match between {
+        Some(between) => between,
+        None => options.get::<Option<&str>>("d")?.unwrap_or_default(),
+    };
+    let attribute = match attribute {
+        Some(attribute) => Some(attribute),
+        None => options.get::<Option<&str>>("attribute")?,
+    };
+    options.assert_all_used()?;
+    if is_missing(&value) {
+        return Ok(Value::UNDEFINED);
+    }
+    if !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        return Err(expected("join: expected a list"));
+    }
+    let mut joined = String::new();
+    for (index, item) in value.try_iter()?.enumerate() {
+        let item = match attribute {
+            Some(attribute) => item.get_attr(attribute)?,
+            None => item,
+        };
+        if is_missing(&item) {
+            return Ok(Value::UNDEFINED);
+        }
+        if index > 0 {
+            joined.push_str(between);
+        }
+        joined.push_str(&spelled(state, &item)?);
+        // A list of the engine's making can be of any length.
+        if joined.len() > MAX_BYTES {
+            return Err(expected("join: expected a list that a text can hold"));
+        }
+    }
+    match joined.trim().is_empty() {
+        true => Ok(Value::UNDEFINED),
+        false => Ok(Value::from(joined)),
+    }
+}
+
+fn language(state: &State<'_, '_>) -> Language {
+    in_locale(state, |locale| locale.language)
+}
+
+fn upper(state: &State<'_, '_>, value: Value) -> Value {
+    map(value, |text| language(state).upper(text))
+}
+
+fn lower(state: &State<'_, '_>, value: Value) -> Value {
+    map(value, |text| language(state).lower(text))
+}
+
+fn title(state: &State<'_, '_>, value: Value) -> Value {
+    map(value, |text| titled(text, language(state)))
+}
+
+fn capitalize(state: &State<'_, '_>, value: Value) -> Value {
+    map(value, |text| capitalized(text, language(state)))
+}
+
 /// `jean-pierre d'ALMEIDA` as `Jean-Pierre D'Almeida`.
-fn title(text: &str) -> String {
+fn titled(text: &str, language: Language) -> String {
     let mut titled = String::with_capacity(text.len());
     let mut inside = false;
     for character in text.chars() {
         match inside {
-            true => titled.extend(character.to_lowercase()),
-            false => titled.extend(character.to_uppercase()),
+            true => language.push_lower(character, &mut titled),
+            false => language.push_upper(character, &mut titled),
         }
         inside = character.is_alphanumeric();
     }
     titled
 }
 
-fn capitalize(text: &str) -> String {
+fn capitalized(text: &str, language: Language) -> String {
+    let mut capitalized = String::with_capacity(text.len());
     let mut characters = text.chars();
-    match characters.next() {
-        Some(first) => first.to_uppercase().collect::<String>() + &characters.as_str().to_lowercase(),
-        None => String::new(),
+    if let Some(first) = characters.next() {
+        language.push_upper(first, &mut capitalized);
+        capitalized.push_str(&language.lower(characters.as_str()));
     }
+    capitalized
 }
 
 fn truncate(text: &str, length: usize) -> String {
@@ -294,38 +416,36 @@ fn written(phone: &Phone, country: Option<&str>) -> Option<String> {
 
 /// Writes a value into the text, as it is: nothing is escaped anywhere.
 fn write(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    match value.kind() {
+    out.write_str(&spelled(state, value)?)?;
+    Ok(())
+}
+
+/// A value in the reader's language.
+fn spelled<'v>(state: &State<'_, '_>, value: &'v Value) -> Result<Cow<'v, str>, Error> {
+    Ok(match value.kind() {
         ValueKind::Undefined | ValueKind::None => return Err(Error::from(ErrorKind::UndefinedError)),
         ValueKind::String => {
             let text = value.as_str().unwrap_or_default();
-            match in_locale(state, |locale| {
+            let moment = in_locale(state, |locale| {
                 Moment::read(text, &locale.zone).map(|moment| locale.moment(moment))
-            }) {
-                Some(moment) => out.write_str(&moment)?,
-                None => out.write_str(text)?,
-            }
+            });
+            moment.map_or(Cow::Borrowed(text), Cow::Owned)
         }
-        ValueKind::Number if value.is_integer() => out.write_str(&value.to_string())?,
+        ValueKind::Number if value.is_integer() => Cow::Owned(value.to_string()),
         ValueKind::Number => {
             let number = value.to_string();
-            match in_locale(state, |locale| locale.language) {
-                Language::French => out.write_str(&number.replace('.', ","))?,
-                _ => out.write_str(&number)?,
+            match language(state).has_decimal_comma() {
+                true => Cow::Owned(number.replace('.', ",")),
+                false => Cow::Owned(number),
             }
         }
-        ValueKind::Bool => out.write_str(match (value.is_true(), in_locale(state, |locale| locale.language)) {
-            (true, Language::French) => "oui",
-            (false, Language::French) => "non",
-            (true, _) => "yes",
-            (false, _) => "no",
-        })?,
+        ValueKind::Bool => Cow::Borrowed(language(state).yes_or_no(value.is_true())),
         _ => {
             return Err(expected(
                 "a list or an object cannot be written into a text: expected one of its values, or `| join(', ')`",
             ));
         }
-    }
-    Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -334,10 +454,33 @@ mod unit {
 
     #[test]
     fn names_are_written_as_names() {
-        assert_eq!(title("jean-pierre d'ALMEIDA"), "Jean-Pierre D'Almeida");
-        assert_eq!(title("éLODIE"), "Élodie");
-        assert_eq!(capitalize("éLODIE payet"), "Élodie payet");
+        use Language::{English, French, Turkish};
+        assert_eq!(titled("jean-pierre d'ALMEIDA", French), "Jean-Pierre D'Almeida");
+        assert_eq!(titled("éLODIE", French), "Élodie");
+        assert_eq!(capitalized("éLODIE payet", French), "Élodie payet");
+        // The dot of the Turkish i stays where it is.
+        assert_eq!(titled("irem ILGAZ", Turkish), "İrem Ilgaz");
+        assert_eq!(titled("ışık İNCİ", Turkish), "Işık İnci");
+        assert_eq!(capitalized("İSTANBUL", Turkish), "İstanbul");
+        assert_eq!(titled("irem ILGAZ", English), "Irem Ilgaz");
+        assert_eq!((Turkish.upper("iı"), Turkish.lower("Iİ")), ("İI".into(), "ıi".into()));
+        assert_eq!((French.upper("iı"), French.lower("IÉ")), ("II".into(), "ié".into()));
         assert_eq!(truncate("a👨‍👩‍👧‍👦bc", 2), "a👨‍👩‍👧‍👦");
+    }
+
+    #[test]
+    fn a_loop_does_not_go_deeper_than_it_may() {
+        let nested =
+            |depth: usize| (0..depth).fold(Value::from(Vec::<Value>::new()), |inside, _| Value::from(vec![inside]));
+        let render = |depth| {
+            environment().render_str(
+                "{% for x in t recursive %}.{{ loop(x) }}{% endfor %}",
+                minijinja::context!(t => nested(depth)),
+            )
+        };
+        assert_eq!(render(10).unwrap(), ".".repeat(10));
+        let error = render(200).unwrap_err();
+        assert!(format!("{error:?}").contains("recursion"), "{error:?}");
     }
 
     #[test]

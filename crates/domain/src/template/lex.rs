@@ -38,7 +38,7 @@ pub(super) fn words(source: &str) -> Vec<Placed<'_>> {
             let first = words.len();
             at = tag(source, open, statement, &mut words);
             // What `raw` encloses is text, whatever it looks like.
-            if statement && words.get(first + 1).map(|placed| placed.word) == Some(Word::Name("raw")) {
+            if statement && is_raw(&words[first..]) {
                 at = raw_end(source, at);
             }
         } else {
@@ -46,6 +46,49 @@ pub(super) fn words(source: &str) -> Vec<Placed<'_>> {
         }
     }
     words
+}
+
+/// What stands in [`literals`] where a value will be.
+pub const HOLE: char = '\u{fffc}';
+
+/// What is written outside of all tags, with a [`HOLE`] for each value.
+pub(super) fn literals(source: &str) -> String {
+    let mut text = String::with_capacity(source.len());
+    let mut words = Vec::new();
+    let mut at = 0;
+    while let Some(open) = source[at..].find('{').map(|found| at + found) {
+        text.push_str(&source[at..open]);
+        let rest = &source[open..];
+        if rest.starts_with("{#") {
+            at = rest.find("#}").map_or(source.len(), |end| open + end + 2);
+        } else if rest.starts_with("{{") || rest.starts_with("{%") {
+            let statement = rest.starts_with("{%");
+            words.clear();
+            at = tag(source, open, statement, &mut words);
+            if statement && is_raw(&words) {
+                let end = raw_end(source, at);
+                let inside = &source[at..end];
+                text.push_str(inside.rsplit_once("{%").map_or(inside, |(inside, _)| inside));
+                at = end;
+            } else if !statement {
+                text.push(HOLE);
+            }
+        } else {
+            text.push('{');
+            at = open + 1;
+        }
+    }
+    text.push_str(&source[at..]);
+    text
+}
+
+/// Whether a statement's words are `{% raw %}`, with or without a sign that trims.
+fn is_raw(words: &[Placed<'_>]) -> bool {
+    let first = words
+        .iter()
+        .skip(1)
+        .find(|placed| !matches!(placed.word, Word::Sign('-' | '+')));
+    first.map(|placed| placed.word) == Some(Word::Name("raw"))
 }
 
 /// The byte behind `{% endraw %}`.
@@ -153,6 +196,20 @@ mod tests {
         assert_eq!(names("{% raw %}{{ a }}{% endraw %}{{ b }}"), ["raw", "b"]);
         assert_eq!(names("{{ {'a': 1}.a }}{{ 'it\\'s' }}x"), ["a"]);
         assert_eq!(names("{{ é"), ["é"]);
+        assert_eq!(names("{%- raw -%}{{ a }}{%- endraw -%}{{ b }}"), ["raw", "b"]);
+    }
+
+    #[test]
+    fn only_what_is_outside_of_tags_is_literal() {
+        for (source, literal) in [
+            ("a { b } {{ c | d('STOP') }}!", "a { b } \u{fffc}!"),
+            ("{# STOP #}a{% if b %}c{% else %}d{% endif %}", "acd"),
+            ("{% raw %}{{ a }} STOP{% endraw %}{{ b }}", "{{ a }} STOP\u{fffc}"),
+            ("{{ a", "\u{fffc}"),
+            ("é{|}", "é{|}"),
+        ] {
+            assert_eq!(literals(source), literal, "{source}");
+        }
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use jiff::{
     Timestamp,
-    civil::{Date, DateTime, Time, Weekday},
+    civil::{Date, DateTime, Time},
     tz::TimeZone,
 };
 
-/// The languages that dates and amounts are written in. Another language gets English ones.
+/// The languages that dates, amounts and yes and no are written in, and by which letters change their case. Another language
+/// gets English ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Language {
     French,
@@ -14,6 +15,10 @@ pub enum Language {
     English,
     /// With the month before the day and a clock of twelve hours.
     AmericanEnglish,
+    German,
+    Portuguese,
+    Spanish,
+    Turkish,
 }
 
 impl Language {
@@ -22,12 +27,95 @@ impl Language {
         let mut subtags = tag.split(['-', '_']);
         match subtags.next() {
             Some(primary) if primary.eq_ignore_ascii_case("fr") => Language::French,
+            Some(primary) if primary.eq_ignore_ascii_case("de") => Language::German,
+            Some(primary) if primary.eq_ignore_ascii_case("pt") => Language::Portuguese,
+            Some(primary) if primary.eq_ignore_ascii_case("es") => Language::Spanish,
+            Some(primary) if primary.eq_ignore_ascii_case("tr") => Language::Turkish,
             Some(primary)
                 if primary.eq_ignore_ascii_case("en") && subtags.any(|region| region.eq_ignore_ascii_case("us")) =>
             {
                 Language::AmericanEnglish
             }
             _ => Language::English,
+        }
+    }
+
+    fn is_english(self) -> bool {
+        matches!(self, Language::English | Language::AmericanEnglish)
+    }
+
+    /// `12,5` instead of `12.5`.
+    pub(crate) fn has_decimal_comma(self) -> bool {
+        !self.is_english()
+    }
+
+    pub(crate) fn yes_or_no(self, yes: bool) -> &'static str {
+        match (self, yes) {
+            (Language::French, true) => "oui",
+            (Language::French, false) => "non",
+            (Language::English | Language::AmericanEnglish, true) => "yes",
+            (Language::English | Language::AmericanEnglish, false) => "no",
+            (Language::German, true) => "ja",
+            (Language::German, false) => "nein",
+            (Language::Portuguese, true) => "sim",
+            (Language::Portuguese, false) => "não",
+            (Language::Spanish, true) => "sí",
+            (Language::Spanish, false) => "no",
+            (Language::Turkish, true) => "evet",
+            (Language::Turkish, false) => "hayır",
+        }
+    }
+
+    /// Turkish has an i with a dot and one without, small and large alike.
+    pub(crate) fn push_upper(self, character: char, to: &mut String) {
+        match (self, character) {
+            (Language::Turkish, 'i') => to.push('İ'),
+            _ => to.extend(character.to_uppercase()),
+        }
+    }
+
+    pub(crate) fn push_lower(self, character: char, to: &mut String) {
+        match (self, character) {
+            (Language::Turkish, 'I') => to.push('ı'),
+            (Language::Turkish, 'İ') => to.push('i'),
+            _ => to.extend(character.to_lowercase()),
+        }
+    }
+
+    pub(crate) fn upper(self, text: &str) -> String {
+        match self {
+            Language::Turkish => text.replace('i', "İ").to_uppercase(),
+            _ => text.to_uppercase(),
+        }
+    }
+
+    pub(crate) fn lower(self, text: &str) -> String {
+        match self {
+            Language::Turkish => text.replace('I', "ı").replace('İ', "i").to_lowercase(),
+            _ => text.to_lowercase(),
+        }
+    }
+
+    fn months(self) -> &'static [&'static str; 12] {
+        match self {
+            Language::French => &FRENCH_MONTHS,
+            Language::English | Language::AmericanEnglish => &ENGLISH_MONTHS,
+            Language::German => &GERMAN_MONTHS,
+            Language::Portuguese => &PORTUGUESE_MONTHS,
+            Language::Spanish => &SPANISH_MONTHS,
+            Language::Turkish => &TURKISH_MONTHS,
+        }
+    }
+
+    /// From Monday on.
+    fn days(self) -> &'static [&'static str; 7] {
+        match self {
+            Language::French => &FRENCH_DAYS,
+            Language::English | Language::AmericanEnglish => &ENGLISH_DAYS,
+            Language::German => &GERMAN_DAYS,
+            Language::Portuguese => &PORTUGUESE_DAYS,
+            Language::Spanish => &SPANISH_DAYS,
+            Language::Turkish => &TURKISH_DAYS,
         }
     }
 }
@@ -136,23 +224,116 @@ const ENGLISH_MONTHS: [&str; 12] = [
     "December",
 ];
 
+const GERMAN_MONTHS: [&str; 12] = [
+    "Januar",
+    "Februar",
+    "März",
+    "April",
+    "Mai",
+    "Juni",
+    "Juli",
+    "August",
+    "September",
+    "Oktober",
+    "November",
+    "Dezember",
+];
+const PORTUGUESE_MONTHS: [&str; 12] = [
+    "janeiro",
+    "fevereiro",
+    "março",
+    "abril",
+    "maio",
+    "junho",
+    "julho",
+    "agosto",
+    "setembro",
+    "outubro",
+    "novembro",
+    "dezembro",
+];
+const SPANISH_MONTHS: [&str; 12] = [
+    "enero",
+    "febrero",
+    "marzo",
+    "abril",
+    "mayo",
+    "junio",
+    "julio",
+    "agosto",
+    "septiembre",
+    "octubre",
+    "noviembre",
+    "diciembre",
+];
+const TURKISH_MONTHS: [&str; 12] = [
+    "Ocak", "Şubat", "Mart", "Nisan", "Mayıs", "Haziran", "Temmuz", "Ağustos", "Eylül", "Ekim", "Kasım", "Aralık",
+];
+
+const FRENCH_DAYS: [&str; 7] = ["lundi", "mardi", "mercredi", "jeudi", "vendredi", "samedi", "dimanche"];
+const ENGLISH_DAYS: [&str; 7] = [
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+    "Sunday",
+];
+const GERMAN_DAYS: [&str; 7] = [
+    "Montag",
+    "Dienstag",
+    "Mittwoch",
+    "Donnerstag",
+    "Freitag",
+    "Samstag",
+    "Sonntag",
+];
+const PORTUGUESE_DAYS: [&str; 7] = [
+    "segunda-feira",
+    "terça-feira",
+    "quarta-feira",
+    "quinta-feira",
+    "sexta-feira",
+    "sábado",
+    "domingo",
+];
+const SPANISH_DAYS: [&str; 7] = ["lunes", "martes", "miércoles", "jueves", "viernes", "sábado", "domingo"];
+const TURKISH_DAYS: [&str; 7] = [
+    "Pazartesi",
+    "Salı",
+    "Çarşamba",
+    "Perşembe",
+    "Cuma",
+    "Cumartesi",
+    "Pazar",
+];
+
+/// The forms are those of the Unicode CLDR where they can be written in GSM-7 at no loss.
 impl Locale {
     pub(crate) fn date(&self, date: Date, style: Style) -> String {
         let (year, day) = (date.year(), date.day());
         let index = usize::from(date.month().unsigned_abs().saturating_sub(1)).min(11);
-        let english = ENGLISH_MONTHS[index];
+        let month = self.language.months()[index];
+        let weekday = self.language.days()[usize::from(date.weekday().to_monday_zero_offset().unsigned_abs()).min(6)];
         match (self.language, style) {
-            (Language::French, Style::Short) => format!("{day:02}/{:02}/{year}", date.month()),
-            (Language::French, Style::Long) => format!("{} {} {year}", first(day), FRENCH_MONTHS[index]),
-            (Language::French, Style::Day) => {
-                format!("{} {} {}", french_day(date.weekday()), first(day), FRENCH_MONTHS[index])
+            (Language::French | Language::Portuguese | Language::Spanish, Style::Short) => {
+                format!("{day:02}/{:02}/{year}", date.month())
             }
-            (Language::English, Style::Short) => format!("{day} {} {year}", &english[..3]),
-            (Language::English, Style::Long) => format!("{day} {english} {year}"),
-            (Language::English, Style::Day) => format!("{} {day} {english}", english_day(date.weekday())),
-            (Language::AmericanEnglish, Style::Short) => format!("{} {day}, {year}", &english[..3]),
-            (Language::AmericanEnglish, Style::Long) => format!("{english} {day}, {year}"),
-            (Language::AmericanEnglish, Style::Day) => format!("{}, {english} {day}", english_day(date.weekday())),
+            (Language::German | Language::Turkish, Style::Short) => format!("{day:02}.{:02}.{year}", date.month()),
+            (Language::French, Style::Long) => format!("{} {month} {year}", first(day)),
+            (Language::French, Style::Day) => format!("{weekday} {} {month}", first(day)),
+            (Language::English, Style::Short) => format!("{day} {} {year}", &month[..3]),
+            (Language::English | Language::Turkish, Style::Long) => format!("{day} {month} {year}"),
+            (Language::English, Style::Day) => format!("{weekday} {day} {month}"),
+            (Language::AmericanEnglish, Style::Short) => format!("{} {day}, {year}", &month[..3]),
+            (Language::AmericanEnglish, Style::Long) => format!("{month} {day}, {year}"),
+            (Language::AmericanEnglish, Style::Day) => format!("{weekday}, {month} {day}"),
+            (Language::German, Style::Long) => format!("{day}. {month} {year}"),
+            (Language::German, Style::Day) => format!("{weekday}, {day}. {month}"),
+            (Language::Portuguese | Language::Spanish, Style::Long) => format!("{day} de {month} de {year}"),
+            (Language::Portuguese | Language::Spanish, Style::Day) => format!("{weekday}, {day} de {month}"),
+            (Language::Turkish, Style::Day) => format!("{day} {month} {weekday}"),
         }
     }
 
@@ -161,7 +342,6 @@ impl Locale {
         match self.language {
             Language::French if minute == 0 => format!("{hour}h"),
             Language::French => format!("{hour}h{minute:02}"),
-            Language::English => format!("{hour:02}:{minute:02}"),
             Language::AmericanEnglish => {
                 let half = if hour < 12 { "am" } else { "pm" };
                 let twelve = if hour % 12 == 0 { 12 } else { hour % 12 };
@@ -170,6 +350,7 @@ impl Locale {
                     _ => format!("{twelve}:{minute:02} {half}"),
                 }
             }
+            _ => format!("{hour:02}:{minute:02}"),
         }
     }
 
@@ -179,6 +360,7 @@ impl Locale {
         match (moment.time, self.language) {
             (None, _) => date,
             (Some(time), Language::French) => format!("{date} à {}", self.time(time)),
+            (Some(time), Language::Turkish) => format!("{date} {}", self.time(time)),
             (Some(time), _) => format!("{date}, {}", self.time(time)),
         }
     }
@@ -188,29 +370,5 @@ fn first(day: i8) -> String {
     match day {
         1 => "1er".into(),
         _ => day.to_string(),
-    }
-}
-
-fn french_day(day: Weekday) -> &'static str {
-    match day {
-        Weekday::Monday => "lundi",
-        Weekday::Tuesday => "mardi",
-        Weekday::Wednesday => "mercredi",
-        Weekday::Thursday => "jeudi",
-        Weekday::Friday => "vendredi",
-        Weekday::Saturday => "samedi",
-        Weekday::Sunday => "dimanche",
-    }
-}
-
-fn english_day(day: Weekday) -> &'static str {
-    match day {
-        Weekday::Monday => "Monday",
-        Weekday::Tuesday => "Tuesday",
-        Weekday::Wednesday => "Wednesday",
-        Weekday::Thursday => "Thursday",
-        Weekday::Friday => "Friday",
-        Weekday::Saturday => "Saturday",
-        Weekday::Sunday => "Sunday",
     }
 }

@@ -22,6 +22,8 @@ use jiff::Timestamp;
 use minijinja::{Environment, ErrorKind, Value};
 use serde_json::{Map, Value as Json};
 
+pub use check::is_contact_field;
+pub use lex::HOLE;
 pub use link::{Link, Links};
 pub use locale::{Language, Locale};
 pub use variant::pick;
@@ -36,6 +38,7 @@ pub struct Compiled {
     variables: BTreeSet<String>,
     needs: Vec<Need>,
     has_links: bool,
+    literal: String,
 }
 
 /// A mistake in a template, with where it stands (both counted from 1).
@@ -120,6 +123,7 @@ impl Compiled {
             variables,
             needs,
             has_links: check::has_links(source),
+            literal: lex::literals(source),
         })
     }
 
@@ -131,6 +135,11 @@ impl Compiled {
     /// Whether `link(…)` stands in it.
     pub fn has_links(&self) -> bool {
         self.has_links
+    }
+
+    /// What its author wrote, without tags; [`HOLE`] stands where a value will be.
+    pub fn literal(&self) -> &str {
+        &self.literal
     }
 
     /// Those of them that are written without a default: whoever lacks one gets no text.
@@ -148,13 +157,16 @@ impl Compiled {
             .env
             .get_template(NAME)
             .and_then(|template| template.render(context));
+        let missing = || RenderError::MissingValue {
+            name: missed.take().unwrap_or_else(|| "a value".into()),
+        };
         match rendered {
             Ok(text) if text.len() > MAX_BYTES => Err(RenderError::TooLong { limit: MAX_BYTES }),
             Ok(text) => Ok(text),
             Err(error) => Err(match error.kind() {
-                ErrorKind::UndefinedError => RenderError::MissingValue {
-                    name: missed.take().unwrap_or_else(|| "a value".into()),
-                },
+                ErrorKind::UndefinedError => missing(),
+                // `contact.points + 1` of a contact without points.
+                ErrorKind::InvalidOperation if reckons_with_nothing(&error) => missing(),
                 ErrorKind::OutOfFuel => RenderError::TooMuchWork,
                 // The engine's own detail may repeat a value.
                 kind => RenderError::Failed {
@@ -165,6 +177,16 @@ impl Compiled {
                 },
             }),
         }
+    }
+}
+
+/// Whether an operator was given a value that is not there. The engine says so in its detail alone: `tried to use +
+/// operator on unsupported types undefined and number`, and of a sign `` `contact.points` is undefined``.
+fn reckons_with_nothing(error: &minijinja::Error) -> bool {
+    let detail = error.detail().unwrap_or_default();
+    match detail.strip_prefix("tried to use ") {
+        Some(kinds) => kinds.split(' ').any(|kind| kind == "undefined" || kind == "none"),
+        None => detail.starts_with('`') && detail.contains("` is undefined"),
     }
 }
 

@@ -61,6 +61,11 @@ fn texts_arrive_as_they_are_typed() {
     // A value is data: what looks like a tag in it stays what it is.
     assert_eq!(render("{{ event.text }}").unwrap(), "{{ contact.id }} 5 < 6 \"x\"");
     assert_eq!(render("{% raw %}{{ x }}{% endraw %}").unwrap(), "{{ x }}");
+    // Nothing is spun, and a single brace is a brace.
+    assert_eq!(
+        render("{Bonjour|Salut} {a|b} {event.gift} {{ '{c|d}' }}").unwrap(),
+        "{Bonjour|Salut} {a|b} {event.gift} {c|d}"
+    );
 }
 
 #[test]
@@ -88,6 +93,129 @@ fn what_is_missing_is_never_a_hole() {
     );
     assert_eq!(render("{% if contact.city %}a{% else %}b{% endif %}").unwrap(), "b");
     assert_eq!(render("{{ contact.city is defined }}").unwrap(), "non");
+    // Nor is it one of a list.
+    assert_eq!(missing("Bonjour {{ [contact.city] | join(' ') }},"), "contact.city");
+    assert_eq!(
+        missing("Bonjour {{ [contact.id, contact.city] | join(' ') }},"),
+        "contact.city"
+    );
+    assert_eq!(missing("Bonjour {{ event.sizes | join }},"), "event.sizes");
+    assert_eq!(
+        missing("{{ event['items'] | join(', ', 'colour') }}"),
+        "event.items.[].colour"
+    );
+    for nothing in [
+        "{{ [] | join(', ') }}",
+        "{{ [' '] | join }}",
+        "{{ contact.id | replace('42', ' ') }}",
+        "{{ contact.id | truncate(0) }}",
+    ] {
+        assert!(
+            matches!(render(nothing), Err(RenderError::MissingValue { .. })),
+            "{nothing}"
+        );
+    }
+    assert_eq!(
+        render("{{ event['items'] | join(', ', 'name') }} {{ event['items'] | join(d='/', attribute='name') }}")
+            .unwrap(),
+        "shoes, socks shoes/socks"
+    );
+    assert_eq!(
+        render("{{ [1.5, true, event.at] | join(' ') }} {{ [contact.city] | join | default('x') }}").unwrap(),
+        "1,5 oui 01/12/2026 à 18h30 x"
+    );
+    assert!(matches!(
+        render("{{ contact.id | join(' ') }}"),
+        Err(RenderError::Failed { what, .. }) if what.contains("list")
+    ));
+    // Nor what is reckoned from it.
+    for reckoned in [
+        "{{ contact.bonus | abs }}",
+        "{{ contact.bonus | round }}",
+        "{{ contact.bonus | round(2) | money }}",
+        "{{ contact.bonus | int }}",
+        "{{ contact.bonus | float }}",
+        "{{ contact.bonus | length }}",
+        "{{ contact.bonus | first }}",
+        "{{ contact.bonus | last }}",
+        "{{ contact.bonus | min }}",
+        "{{ contact.bonus | max }}",
+        "{{ contact.bonus + 1 }}",
+        "{{ 2 * contact.bonus }}",
+        "{{ contact.points - contact.bonus }}",
+        "{{ contact.bonus / 2 }}",
+        "{{ -contact.bonus }}",
+    ] {
+        assert_eq!(missing(reckoned), "contact.bonus", "{reckoned}");
+    }
+    assert_eq!(
+        render("{{ contact.bonus | abs | default(0) }} {{ contact.bonus | int(7) }} {{ contact.bonus | float(default=1.5) }}")
+            .unwrap(),
+        "0 7 1,5"
+    );
+    assert_eq!(
+        render("{{ contact.points + 1 }} {{ (-1.25) | abs | round(1) }} {{ event['items'] | length }} {{ '7' | int }}")
+            .unwrap(),
+        "121 1,2 2 7"
+    );
+}
+
+#[test]
+fn every_language_has_its_forms() {
+    let source = "{{ event.at }} {{ event.at | date('long') }} {{ event.at | date('day') }} {{ contact.birth_date }} \
+                  {{ event.amount | money }} {{ event.amount }} {{ event.gift }} {{ 1 > 2 }} {{ 'istanbul' | title }}";
+    for (tag, text) in [
+        (
+            "de-AT",
+            "01.12.2026, 18:30 1. Dezember 2026 Dienstag, 1. Dezember 01.03.1999 1.234,50 € 1234,5 ja nein Istanbul",
+        ),
+        (
+            "es",
+            "01/12/2026, 18:30 1 de diciembre de 2026 martes, 1 de diciembre 01/03/1999 1.234,50 € 1234,5 sí no Istanbul",
+        ),
+        (
+            "pt-BR",
+            "01/12/2026, 18:30 1 de dezembro de 2026 terça-feira, 1 de dezembro 01/03/1999 1.234,50 € 1234,5 sim não Istanbul",
+        ),
+        (
+            "tr",
+            "01.12.2026 18:30 1 Aralık 2026 1 Aralık Salı 01.03.1999 1.234,50 € 1234,5 evet hayır İstanbul",
+        ),
+        (
+            "nl",
+            "1 Dec 2026, 18:30 1 December 2026 Tuesday 1 December 1 Mar 1999 €1,234.50 1234.5 yes no Istanbul",
+        ),
+    ] {
+        assert_eq!(render_in(Language::of(tag), source).unwrap(), text, "{tag}");
+    }
+    assert_eq!(
+        render_in(
+            Language::Turkish,
+            "{{ 'ırmak' | upper }} {{ 'İZMİR ILICA' | lower }} {{ 'iPEK' | capitalize }}"
+        )
+        .unwrap(),
+        "IRMAK izmir ılıca İpek"
+    );
+    // Every month and every day of the week, each once.
+    for tag in ["fr", "en", "de", "es", "pt", "tr"] {
+        let mut months = std::collections::BTreeSet::new();
+        let mut days = std::collections::BTreeSet::new();
+        for month in 1..=12 {
+            let text = render_in(
+                Language::of(tag),
+                &format!("{{{{ '2026-{month:02}-15' | date('long') }}}}"),
+            );
+            months.insert(text.unwrap());
+        }
+        for day in 1..=7 {
+            let text = render_in(
+                Language::of(tag),
+                &format!("{{{{ '2026-06-{day:02}' | date('day') }}}}"),
+            );
+            days.insert(text.unwrap().replace(|one: char| one.is_ascii_digit(), ""));
+        }
+        assert_eq!((months.len(), days.len()), (12, 7), "{tag}");
+    }
 }
 
 #[test]
@@ -123,6 +251,18 @@ fn values_are_written_in_the_readers_language_and_zone() {
 
 #[test]
 fn a_template_cannot_run_away() {
+    assert_eq!(
+        render("{{ 'x' * 65537 }}"),
+        Err(RenderError::TooLong { limit: MAX_BYTES })
+    );
+    assert_eq!(render("{{ 'x' * 65536 }}").unwrap().len(), MAX_BYTES);
+    assert!(matches!(
+        render("{{ ['x' * 40000, 'y' * 40000] | join }}"),
+        Err(RenderError::Failed { what, .. }) if what.contains("join")
+    ));
+    // Too deep to be read at all.
+    let deep = format!("{{{{ {}1{} }}}}", "(".repeat(2_000), ")".repeat(2_000));
+    assert_eq!(Compiled::compile(&deep).unwrap_err().len(), 1);
     assert_eq!(
         render("{% for a in event['items'] %}{% for b in 'x' * 100000 %}{{ b }}{% endfor %}{% endfor %}"),
         Err(RenderError::TooMuchWork)
@@ -219,6 +359,54 @@ fn a_template_tells_what_it_needs() {
     );
     let required: Vec<String> = compiled.required().into_iter().collect();
     assert_eq!(required, ["contact.city", "event.address.city"]);
+}
+
+#[test]
+fn what_has_a_default_or_is_asked_for_is_not_required() {
+    for source in [
+        "{{ contact.city | title | default('x') }}",
+        "{{ contact.city | truncate(10) | replace('(', ')') | d('x') }}",
+        "{{ contact.first_name | default(contact.city) | default('x') }}",
+        "{% if contact.city %}{{ contact.city }}{% endif %}",
+        "{%- if contact.city -%}{{- contact.city | upper -}}{%- endif -%}",
+        "{% if contact.points > 3 and contact.city %}{{ contact.points }} {{ contact.city }}{% endif %}",
+        "{% if contact.city == 'Paris' or contact.city == 'Lyon' %}{{ contact.city }}{% endif %}",
+        "{% if contact.city | length > 3 %}{{ contact.city }}{% endif %}",
+        "{% if contact.city is startingwith('Saint') %}{{ contact.city }}{% endif %}",
+        "{% if not contact.city %}x{% else %}{{ contact.city }}{% endif %}",
+        "{% if contact.city is not defined %}x{% elif event.gift %}{{ contact.city }}{% else %}{{ contact.city }}{% endif %}",
+        "{% if not (contact.city and contact.region) %}x{% else %}{{ contact.city }}{{ contact.region }}{% endif %}",
+        "{% if contact.city %}{% for item in event['items'] %}{{ contact.city }}{% endfor %}{% endif %}",
+        "{{ contact.city if contact.city else 'x' }}",
+        "{{ 'x' if not contact.city else contact.city }}",
+        "{% set city = contact.city %}{{ city | default('x') }}",
+        "{% set city = contact.city %}{% if city %}y{% endif %}",
+        "{% if contact.city in ['a', 'b'] %}x{% endif %}",
+    ] {
+        let compiled = Compiled::compile(source).unwrap();
+        assert!(compiled.required().is_empty(), "{source}: {:?}", compiled.required());
+        // And it is so: nobody here has a city.
+        assert!(
+            !matches!(render(source), Err(RenderError::MissingValue { .. })),
+            "{source}"
+        );
+    }
+    for source in [
+        "{{ contact.city | title }}",
+        "{{ contact.city }}{{ contact.city | default('x') }}",
+        "{% if contact.region %}{{ contact.city }}{% endif %}",
+        "{% if contact.city or contact.id %}{{ contact.city }}{% endif %}",
+        "{% if contact.city %}x{% else %}{{ contact.city }}{% endif %}",
+        "{% if contact.city %}x{% endif %}{{ contact.city }}",
+        "{% if contact.city + 1 > 2 %}x{% endif %}",
+        "{{ contact.city if contact.city }}",
+        "{% set city = contact.city %}{{ city }}",
+        "{% for letter in contact.city %}x{% endfor %}",
+        "{{ [contact.city] | join }}",
+    ] {
+        let required = Compiled::compile(source).unwrap().required();
+        assert_eq!(required.into_iter().collect::<Vec<_>>(), ["contact.city"], "{source}");
+    }
 }
 
 #[test]
