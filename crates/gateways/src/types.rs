@@ -1,6 +1,6 @@
 //! What every gateway takes and gives back.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use domain::{Phone, Reason, State, sms::Encoding};
@@ -54,6 +54,11 @@ pub trait Gateway: Send + Sync + fmt::Debug {
     async fn submit(&self, message: Submission) -> Outcome;
     /// Whether a submission now has a chance.
     fn is_up(&self) -> bool;
+    /// How long it still keeps to itself what is handed over, because the gateway asked for patience; `None`: what is
+    /// handed over goes out.
+    fn pause(&self) -> Option<Duration> {
+        None
+    }
     /// Lets what is under way end, then closes the connections. Later submissions are [`Outcome::Unreachable`].
     async fn close(&self);
 }

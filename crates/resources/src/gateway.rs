@@ -18,7 +18,7 @@ pub use http::{
     Answer, AnswerWord, Auth, CALLBACK_WORDS, CallbackAuth, CallbackMap, Format, Http, Meaning, Method, PLACEHOLDERS,
     PROFILES, Placeholders,
 };
-pub use kinds::{Bind, GatewayKind, LongText, ReceiptIds};
+pub use kinds::{Bind, GatewayKind, LongText, ReceiptIds, SmppVersion};
 
 /// Where a secret that a resource only names is looked up: the process's environment, or a test's table.
 pub type Secrets = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -69,6 +69,9 @@ pub struct Gateway {
     pub errors: BTreeMap<String, Meaning>,
 
     // --- smpp
+    /// `3.4` or `5.0`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub version: SmppVersion,
     #[serde(default, skip_serializing_if = "is_default")]
     pub bind: Bind,
     /// Connections that send, for each dispatcher.
@@ -98,7 +101,8 @@ pub struct Gateway {
     pub dest_npi: Option<u8>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub long_text: LongText,
-    /// `data_coding` of GSM-7 and of UCS-2 texts, for gateways with a habit of their own.
+    /// `data_coding` of GSM-7 and of UCS-2 texts, for gateways with a habit of their own. 1 (ASCII) and 3 (Latin-1) are
+    /// other octets too: what has a character that they lack goes out as UCS-2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gsm_coding: Option<u8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,6 +113,9 @@ pub struct Gateway {
     /// The vendor TLV that carries our message id; 0: none is sent.
     #[serde(default = "reference_tlv", skip_serializing_if = "is_reference_tlv")]
     pub reference_tlv: u16,
+    /// Further TLVs of each submission, for operators that ask for their own: `"0x1401" = "text"`, or `"hex:00FF"`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tlvs: BTreeMap<String, String>,
 
     // --- http
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,6 +201,7 @@ impl Gateway {
             receipt_timeout: None,
             receipt_ids: ReceiptIds::default(),
             errors: BTreeMap::new(),
+            version: SmppVersion::default(),
             bind: Bind::default(),
             binds: 1,
             tls: false,
@@ -210,6 +218,7 @@ impl Gateway {
             ucs2_coding: None,
             enquire_link: None,
             reference_tlv: REFERENCE_TLV,
+            tlvs: BTreeMap::new(),
             http: None,
             callback_url: None,
             callback_secret: None,
@@ -364,6 +373,25 @@ impl Gateway {
             "reference_tlv",
             "expected a vendor's tag (0x1400 to 0xFFFF), or 0 to send none",
         );
+        // Any other has octets that are not GSM-7's, or that we do not write (3GPP 23.038, 4; SMPP 3.4, 5.2.19).
+        expect(
+            self.gsm_coding
+                .is_none_or(|coding| matches!(coding, 0 | 1 | 3 | 0x10..=0x13 | 0xF0..=0xF3)),
+            "gsm_coding",
+            "expected a coding of GSM-7 (0, 16 to 19, 240 to 243), 1 (ASCII) or 3 (Latin-1)",
+        );
+        expect(
+            self.ucs2_coding.is_none_or(|coding| matches!(coding, 8 | 0x18..=0x1B)),
+            "ucs2_coding",
+            "expected a coding of UCS-2 (8, 24 to 27)",
+        );
+        expect(
+            self.tlvs
+                .iter()
+                .all(|(tag, value)| tlv(tag, value).is_some_and(|(tag, _)| tag >= 0x1400 && tag != self.reference_tlv)),
+            "tlvs",
+            "expected vendors' tags (\"0x1400\" to \"0xFFFF\", not `reference_tlv`) with a text or \"hex:\" and hex digits",
+        );
         expect(
             self.errors.keys().all(|code| smpp_code(code).is_some()),
             "errors",
@@ -398,6 +426,26 @@ pub fn smpp_code(text: &str) -> Option<u32> {
         Some(digits) => u32::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
     }
+}
+
+/// A TLV as `tlvs` writes it: its tag and its octets.
+pub fn tlv(tag: &str, value: &str) -> Option<(u16, Vec<u8>)> {
+    let tag = u16::try_from(smpp_code(tag)?).ok()?;
+    let octets = match value.strip_prefix("hex:") {
+        None => value.as_bytes().to_vec(),
+        Some(digits) => {
+            let digits = digits.as_bytes();
+            if !digits.len().is_multiple_of(2) {
+                return None;
+            }
+            digits
+                .chunks(2)
+                .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+                .collect::<Option<_>>()?
+        }
+    };
+    // More than a submission of one part has room for is a mistake.
+    (octets.len() <= 1_024).then_some((tag, octets))
 }
 
 /// An address, or a network in CIDR form.
@@ -450,6 +498,40 @@ mod tests {
             ["rate", "address", "system_id", "password", "reference_tlv"]
         );
         assert_eq!(problems(&Gateway::http("a", "ftp://x", "nobody")), ["address", "http"]);
+    }
+
+    #[test]
+    fn codings_and_tlvs_are_those_that_we_write() {
+        let good = Gateway {
+            version: SmppVersion::V50,
+            gsm_coding: Some(3),
+            ucs2_coding: Some(0x18),
+            tlvs: BTreeMap::from([("0x1400".into(), "campaign".into()), ("5121".into(), "hex:00fF".into())]),
+            ..Gateway::smpp("main", "h:1", "tamtam")
+        };
+        assert!(problems(&good).is_empty());
+        let json = serde_json::to_value(&good).unwrap();
+        assert_eq!(json["version"], "5.0");
+        assert_eq!(tlv("5121", "hex:00fF"), Some((0x1401, vec![0x00, 0xFF])));
+        for (tag, value) in [
+            ("0x0424", "x"),
+            ("0x1501", "x"),
+            ("0x1400", "hex:0"),
+            ("0x14000", "x"),
+            ("a", "x"),
+        ] {
+            let bad = Gateway {
+                tlvs: BTreeMap::from([(tag.to_owned(), value.to_owned())]),
+                ..good.clone()
+            };
+            assert_eq!(problems(&bad), ["tlvs"], "{tag} {value}");
+        }
+        let bad = Gateway {
+            gsm_coding: Some(6),
+            ucs2_coding: Some(0),
+            ..good
+        };
+        assert_eq!(problems(&bad), ["gsm_coding", "ucs2_coding"]);
     }
 
     #[test]

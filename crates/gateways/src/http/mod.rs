@@ -33,6 +33,9 @@ use crate::{Gateway, GatewayError, Now, Outcome, Submission, backoff::Backoff};
 /// More of an answer is not read: nothing that we look for stands so far behind.
 const MAX_ANSWER: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After so many failed connections in a row the gateway counts as down. One is a hiccup: everything that waits would go to
+/// another gateway and come back.
+const DOWN_AFTER: u32 = 3;
 
 /// A gateway spoken to over HTTP.
 pub struct HttpGateway {
@@ -48,10 +51,37 @@ pub struct HttpGateway {
     health: Mutex<Health>,
 }
 
-/// After a failed connection the gateway counts as down for a while that grows; then one may try.
+/// After [`DOWN_AFTER`] failed connections the gateway counts as down for a while that grows; then one may try.
 struct Health {
     backoff: Backoff,
+    /// Failed connections in a row. Those that were tried together are one.
+    failed: u32,
+    failed_at: Option<Instant>,
     down_until: Option<Instant>,
+}
+
+impl Health {
+    fn note(&mut self, up: bool, begun: Instant, now: Instant) {
+        if up {
+            self.failed = 0;
+            self.failed_at = None;
+            self.down_until = None;
+            self.backoff.reset();
+            return;
+        }
+        if self.failed_at.is_some_and(|at| begun <= at) {
+            return;
+        }
+        self.failed += 1;
+        self.failed_at = Some(now);
+        if self.failed >= DOWN_AFTER && self.down_until.is_none_or(|until| until <= now) {
+            self.down_until = Some(now + self.backoff.wait());
+        }
+    }
+
+    fn is_down(&self, now: Instant) -> bool {
+        self.down_until.is_some_and(|until| until > now)
+    }
 }
 
 impl HttpGateway {
@@ -90,20 +120,18 @@ impl HttpGateway {
             closed: AtomicBool::new(false),
             health: Mutex::new(Health {
                 backoff: Backoff::new(),
+                failed: 0,
+                failed_at: None,
                 down_until: None,
             }),
         })
     }
 
-    fn connected(&self, up: bool) {
+    /// Whether an attempt that began at `begun` found the gateway.
+    fn connected(&self, up: bool, begun: Instant) {
         // A poisoned lock would only mean that somebody panicked between two plain assignments.
         let mut health = self.health.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if up {
-            health.down_until = None;
-            health.backoff.reset();
-        } else if health.down_until.is_none_or(|until| until <= Instant::now()) {
-            health.down_until = Some(Instant::now() + health.backoff.wait());
-        }
+        health.note(up, begun, Instant::now());
     }
 
     async fn read(&self, mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
@@ -138,15 +166,16 @@ impl Gateway for HttpGateway {
                 reason: Reason::GatewayRefused,
             };
         };
+        let begun = Instant::now();
         let response = match self.client.execute(request).await {
             Ok(response) => response,
             Err(error) if error.is_connect() => {
-                self.connected(false);
+                self.connected(false, begun);
                 return Outcome::Unreachable;
             }
             Err(_) => return unknown,
         };
-        self.connected(true);
+        self.connected(true, begun);
         let status = response.status().as_u16();
         match self.read(response).await {
             Ok(body) => answer::outcome(
@@ -163,7 +192,7 @@ impl Gateway for HttpGateway {
 
     fn is_up(&self) -> bool {
         let health = self.health.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        !self.closed.load(Ordering::Relaxed) && health.down_until.is_none_or(|until| until <= Instant::now())
+        !self.closed.load(Ordering::Relaxed) && !health.is_down(Instant::now())
     }
 
     async fn close(&self) {
@@ -178,5 +207,41 @@ impl fmt::Debug for HttpGateway {
         f.debug_struct("HttpGateway")
             .field("name", &self.name)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_goes_down_after_several_failed_connections_and_one_good_one_brings_it_back() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut health = Health {
+            backoff: Backoff::new(),
+            failed: 0,
+            failed_at: None,
+            down_until: None,
+        };
+        // Ten at once are one.
+        for _ in 0..10 {
+            health.note(false, at(0), at(10));
+        }
+        health.note(false, at(20), at(30));
+        assert!(!health.is_down(at(30)));
+        health.note(true, at(40), at(50));
+        for ms in [60, 80] {
+            health.note(false, at(ms), at(ms + 10));
+            assert!(!health.is_down(at(ms + 10)));
+        }
+        health.note(false, at(100), at(110));
+        assert!(health.is_down(at(111)));
+        // When its time is over one may try; that alone decides.
+        assert!(!health.is_down(at(300)));
+        health.note(false, at(300), at(310));
+        assert!(health.is_down(at(311)));
+        health.note(true, at(600), at(610));
+        assert!(!health.is_down(at(610)));
     }
 }

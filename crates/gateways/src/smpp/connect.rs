@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use resources::gateway::Bind;
+use resources::gateway::{Bind, SmppVersion};
 use rusmpp::{
     Command, CommandStatus, Pdu,
     pdus::{BindReceiver, BindTransceiver, BindTransmitter},
@@ -68,6 +68,7 @@ pub(crate) struct Target {
     system_id: COctetString<1, 16>,
     password: COctetString<1, 9>,
     system_type: COctetString<1, 13>,
+    version: InterfaceVersion,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     /// For the whole of connecting and binding.
     limit: Duration,
@@ -112,6 +113,10 @@ impl Target {
                 .map_err(|_| wrong("password", "expected at most 8 ASCII characters"))?,
             system_type: COctetString::from_string(system_type)
                 .map_err(|_| wrong("system_type", "expected at most 12 ASCII characters"))?,
+            version: match resource.version {
+                SmppVersion::V34 => InterfaceVersion::Smpp3_4,
+                SmppVersion::V50 => InterfaceVersion::Smpp5_0,
+            },
             tls: if resource.tls {
                 Some(tls(resource, wrong)?)
             } else {
@@ -165,8 +170,7 @@ impl Target {
     fn bind_pdu(&self, role: Role) -> Pdu {
         let (system_id, password, system_type) =
             (self.system_id.clone(), self.password.clone(), self.system_type.clone());
-        // 3.4 is what gateways speak; what we use of 5.0 they know as TLVs.
-        let version = InterfaceVersion::Smpp3_4;
+        let version = self.version;
         match role {
             Role::Transmitter => BindTransmitter {
                 system_id,

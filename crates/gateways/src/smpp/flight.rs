@@ -3,7 +3,7 @@
 //!
 //! Bounded: at most the window is in flight, and a message keeps its PDUs only until it is decided.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{sync::oneshot, time::Instant};
@@ -18,6 +18,20 @@ pub(crate) struct Request {
     pub(crate) pdus: Vec<Bytes>,
     pub(crate) reply: oneshot::Sender<Outcome>,
 }
+
+/// What an answer's sequence number belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// A submission that waited for it.
+    Ours,
+    /// One that was given up before.
+    Late,
+    /// Nothing that was ever under way, or that was answered before.
+    Stray,
+}
+
+/// Overdue numbers that are remembered: as many as the largest window.
+const REMEMBERED: usize = 10_000;
 
 /// How often parts are tried again when the rest of their message was taken.
 const TRIES: u32 = 10;
@@ -45,6 +59,8 @@ pub(crate) struct Flight {
     sent: HashMap<u32, Sent>,
     overdue: VecDeque<(Instant, u32)>,
     messages: HashMap<u64, Message>,
+    /// Numbers that were given up, the oldest first.
+    late: (VecDeque<u32>, HashSet<u32>),
     /// Parts that wait for a place in the window or for the end of a pause.
     waiting: VecDeque<(u64, usize)>,
 }
@@ -57,6 +73,7 @@ impl Flight {
             sent: HashMap::new(),
             overdue: VecDeque::new(),
             messages: HashMap::new(),
+            late: Default::default(),
             waiting: VecDeque::new(),
         }
     }
@@ -132,10 +149,13 @@ impl Flight {
         }
     }
 
-    /// An answer; `false` when nothing of that number is under way (it was overdue, or the gateway made it up).
-    pub(crate) fn answered(&mut self, sequence: u32, part: Part) -> bool {
+    /// An answer, and what its number belongs to.
+    pub(crate) fn answered(&mut self, sequence: u32, part: Part) -> Answer {
         let Some(sent) = self.sent.remove(&sequence) else {
-            return false;
+            return match self.late.1.remove(&sequence) {
+                true => Answer::Late,
+                false => Answer::Stray,
+            };
         };
         while let Some((_, front)) = self.overdue.front() {
             if self.sent.contains_key(front) {
@@ -144,7 +164,7 @@ impl Flight {
             self.overdue.pop_front();
         }
         self.settle(sent.message, sent.part, part, true);
-        true
+        Answer::Ours
     }
 
     /// Gives up what is overdue at `now`: these outcomes are unknown. Says how many.
@@ -157,10 +177,22 @@ impl Flight {
             self.overdue.pop_front();
             if let Some(sent) = self.sent.remove(&sequence) {
                 expired += 1;
+                self.remember(sequence);
                 self.settle(sent.message, sent.part, Part::Unknown(None), true);
             }
         }
         expired
+    }
+
+    fn remember(&mut self, sequence: u32) {
+        let (order, numbers) = &mut self.late;
+        if order.len() >= REMEMBERED
+            && let Some(oldest) = order.pop_front()
+        {
+            numbers.remove(&oldest);
+        }
+        order.push_back(sequence);
+        numbers.insert(sequence);
     }
 
     /// The connection is gone after `written` bytes of the stream: what begins beyond was not handed over, anything else
@@ -230,12 +262,13 @@ mod tests {
         flight.write(&mut out, 0, 2, later());
         assert_eq!((out.len(), flight.outstanding(), flight.waiting()), (40, 2, 1));
         assert_eq!(out[12..16], [0, 0, 0, 1]);
-        assert!(flight.answered(2, Part::Accepted("b".into())));
-        assert!(!flight.answered(2, Part::Accepted("b".into())), "twice is ignored");
+        assert_eq!(flight.answered(2, Part::Accepted("b".into())), Answer::Ours);
+        let again = flight.answered(2, Part::Accepted("b".into()));
+        assert_eq!(again, Answer::Stray, "twice is ignored");
         flight.write(&mut out, 0, 2, later());
-        assert!(flight.answered(3, Part::Accepted("c".into())));
+        flight.answered(3, Part::Accepted("c".into()));
         assert!(outcome.try_recv().is_err());
-        assert!(flight.answered(1, Part::Accepted("a".into())));
+        flight.answered(1, Part::Accepted("a".into()));
         let parts = ["a", "b", "c"].map(String::from).to_vec();
         assert_eq!(outcome.try_recv(), Ok(Outcome::Accepted { parts }));
         assert!(flight.is_empty());
@@ -290,5 +323,7 @@ mod tests {
         assert_eq!(flight.expire(now), 1);
         assert!(matches!(outcome.try_recv(), Ok(Outcome::Unknown { .. })));
         assert_eq!(flight.outstanding(), 0);
+        assert_eq!(flight.answered(1, Part::Accepted("a".into())), Answer::Late);
+        assert_eq!(flight.answered(1, Part::Accepted("a".into())), Answer::Stray);
     }
 }

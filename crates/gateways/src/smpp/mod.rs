@@ -1,4 +1,4 @@
-//! SMPP 3.4, with the TLVs of 5.0 that gateways use.
+//! SMPP 3.4 and 5.0, whose difference to a sender is the version that it binds with and some TLVs.
 //!
 //! Each bind is a task that owns its connection ([`session`]) and connects again when it breaks ([`Line`]); a submission is
 //! written as PDUs by its caller, handed to a bind through a bounded queue, and answered through a channel of its own.
@@ -10,6 +10,7 @@ mod connect;
 mod deliver;
 mod flight;
 mod judge;
+mod line;
 mod session;
 mod status;
 mod submit;
@@ -19,15 +20,16 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use domain::Reason;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -37,6 +39,7 @@ pub(crate) use wire::Frame;
 use self::{
     connect::{ConnectError, Role, Target},
     flight::Request,
+    line::State,
     session::{Ended, Rules, Session},
     status::Catalogue,
     submit::Composer,
@@ -57,7 +60,7 @@ pub struct SmppGateway {
 /// The caller's side of a bind.
 struct Handle {
     requests: mpsc::Sender<Request>,
-    up: Arc<AtomicBool>,
+    state: Arc<State>,
 }
 
 impl SmppGateway {
@@ -75,16 +78,19 @@ impl SmppGateway {
         let lines = (0..resource.binds.max(1))
             .map(|_| {
                 let (sender, requests) = mpsc::channel(rules.window);
-                let up = Arc::new(AtomicBool::new(false));
+                let state = Arc::new(State::default());
                 let line = Line {
                     target: target.clone(),
                     role,
                     rules: rules.clone(),
-                    up: up.clone(),
+                    state: state.clone(),
                     stop: stop.clone(),
                 };
                 tasks.spawn(line.keep(requests));
-                Handle { requests: sender, up }
+                Handle {
+                    requests: sender,
+                    state,
+                }
             })
             .collect();
         tasks.close();
@@ -99,24 +105,31 @@ impl SmppGateway {
         })
     }
 
-    /// Hands a request to a bind: to the next one with room, else to the next one that is up.
+    /// Hands a request to a bind: to the next one with room, else to the next one that is up. A bind that pauses is asked
+    /// only where all do.
     async fn hand(&self, mut request: Request) -> bool {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
         let order = (0..self.lines.len()).map(|step| &self.lines[(first + step) % self.lines.len()]);
-        let mut up = None;
-        for line in order.filter(|line| line.up.load(Ordering::Relaxed)) {
-            match line.requests.try_send(request) {
-                Ok(()) => return true,
-                Err(refused) => {
-                    request = refused.into_inner();
-                    up = up.or(Some(line));
+        for pauses in [false, true] {
+            let mut up = None;
+            for line in order
+                .clone()
+                .filter(|line| line.state.is_up() && line.state.pause(now).is_some() == pauses)
+            {
+                match line.requests.try_send(request) {
+                    Ok(()) => return true,
+                    Err(refused) => {
+                        request = refused.into_inner();
+                        up = up.or(Some(line));
+                    }
                 }
             }
+            if let Some(line) = up {
+                return line.requests.send(request).await.is_ok();
+            }
         }
-        match up {
-            Some(line) => line.requests.send(request).await.is_ok(),
-            None => false,
-        }
+        false
     }
 }
 
@@ -144,7 +157,18 @@ impl Gateway for SmppGateway {
     }
 
     fn is_up(&self) -> bool {
-        self.lines.iter().any(|line| line.up.load(Ordering::Relaxed))
+        self.lines.iter().any(|line| line.state.is_up())
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let mut shortest: Option<Duration> = None;
+        for line in self.lines.iter().filter(|line| line.state.is_up()) {
+            // One that does not pause takes what is handed over.
+            let left = line.state.pause(now)?;
+            shortest = Some(shortest.map_or(left, |known| known.min(left)));
+        }
+        shortest
     }
 
     async fn close(&self) {
@@ -217,7 +241,7 @@ pub(crate) async fn receive(
         target,
         role: Role::Receiver,
         rules: rules(resource, now, Some(incoming)),
-        up: Arc::new(AtomicBool::new(false)),
+        state: Arc::default(),
         stop: shutdown,
     };
     // A receiver submits nothing; the sender lives on so that the queue does not look closed.
@@ -230,7 +254,7 @@ struct Line {
     target: Arc<Target>,
     role: Role,
     rules: Rules,
-    up: Arc<AtomicBool>,
+    state: Arc<State>,
     stop: CancellationToken,
 }
 
@@ -249,9 +273,9 @@ impl Line {
             match bound {
                 Ok((stream, inbox)) => {
                     tracing::info!(gateway, role, "bound");
-                    self.up.store(true, Ordering::Relaxed);
-                    let session = Session::new(&self.rules, inbox);
-                    let (ended, worked) = session.run(stream, &mut requests, &self.up, &self.stop).await;
+                    self.state.up();
+                    let session = Session::new(&self.rules, inbox, &self.state);
+                    let (ended, worked) = session.run(stream, &mut requests, &self.stop).await;
                     if worked {
                         backoff.reset();
                     }

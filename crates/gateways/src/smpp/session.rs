@@ -4,13 +4,7 @@
 //! both), writes what has gathered in one go, and notices time-outs itself. What it holds is bounded: one PDU being read,
 //! a window of PDUs being written, [`MAX_DELIVERIES`] deliveries being kept.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -24,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     connect::Stream,
-    flight::{Flight, Request},
+    flight::{Answer, Flight, Request},
     judge::Part,
+    line::State,
     status::{self, Catalogue},
     wire::{self, Frame, command},
 };
@@ -39,6 +34,9 @@ const READ: usize = 16 * 1024;
 const THROTTLE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a bind whose gateway asked for patience otherwise (queue full, system error) says nothing.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// After so many PDUs in a row that belong to nothing (answers under numbers that we never gave, commands that SMPP does
+/// not have) the two sides do not mean the same connection any more. Late answers are not among them: a gateway may be slow.
+const MAX_ASTRAY: u32 = 5;
 /// How long the gateway may take to agree that we part.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -70,6 +68,8 @@ pub(crate) enum Ended {
     Silent,
     #[error("the gateway sent {0}")]
     Malformed(#[from] wire::BadLength),
+    #[error("the gateway sent {MAX_ASTRAY} PDUs in a row that belong to nothing")]
+    Astray,
 }
 
 pub(crate) struct Session<'a> {
@@ -80,16 +80,21 @@ pub(crate) struct Session<'a> {
     written: u64,
     flight: Flight,
     paused: Option<Instant>,
+    /// What others see of it.
+    state: &'a State,
+    /// When the last whole PDU came: single bytes are no sign of life.
     heard: Instant,
     enquired: Option<Instant>,
     closing: Option<Instant>,
     deliveries: FuturesUnordered<BoxFuture<'static, (u32, bool)>>,
     /// Something came that a gateway in working order sends.
     worked: bool,
+    /// PDUs in a row that belong to nothing.
+    astray: u32,
 }
 
 impl<'a> Session<'a> {
-    pub(crate) fn new(rules: &'a Rules, inbox: BytesMut) -> Session<'a> {
+    pub(crate) fn new(rules: &'a Rules, inbox: BytesMut, state: &'a State) -> Session<'a> {
         Session {
             rules,
             inbox,
@@ -97,11 +102,13 @@ impl<'a> Session<'a> {
             written: 0,
             flight: Flight::new(),
             paused: None,
+            state,
             heard: Instant::now(),
             enquired: None,
             closing: None,
             deliveries: FuturesUnordered::new(),
             worked: false,
+            astray: 0,
         }
     }
 
@@ -111,7 +118,6 @@ impl<'a> Session<'a> {
         mut self,
         stream: Box<dyn Stream>,
         requests: &mut mpsc::Receiver<Request>,
-        up: &AtomicBool,
         stop: &CancellationToken,
     ) -> (Ended, bool) {
         let ended = match self.work(stream, requests, stop).await {
@@ -119,7 +125,7 @@ impl<'a> Session<'a> {
             Err(ended) => ended,
         };
         // Before anybody hears of the cut: whoever does and asks whether the bind is up must not be told that it is.
-        up.store(false, Ordering::Relaxed);
+        self.state.down();
         self.flight.cut(self.written);
         (ended, self.worked)
     }
@@ -164,8 +170,6 @@ impl<'a> Session<'a> {
                     if read? == 0 {
                         return Ok(if self.closing.is_some() { Ended::Closed } else { Ended::Eof });
                     }
-                    self.heard = Instant::now();
-                    self.enquired = None;
                     if self.read()? {
                         // The gateway ends it: say yes, as far as it still listens.
                         let _ = tokio::time::timeout(PARTING, writer.write_all_buf(&mut self.out)).await;
@@ -248,8 +252,13 @@ impl<'a> Session<'a> {
     /// Takes the whole PDUs out of the inbox; `true` when the session is to end.
     fn read(&mut self) -> Result<bool, Ended> {
         while let Some(frame) = Frame::take(&mut self.inbox)? {
+            self.heard = Instant::now();
+            self.enquired = None;
             if self.take(&frame) {
                 return Ok(true);
+            }
+            if self.astray >= MAX_ASTRAY {
+                return Err(Ended::Astray);
             }
         }
         Ok(false)
@@ -274,13 +283,19 @@ impl<'a> Session<'a> {
             command::GENERIC_NACK => {
                 // It names the PDU that the gateway could not read: that one was not taken.
                 let code = status::code(frame.status());
-                self.flight
+                let answer = self
+                    .flight
                     .answered(frame.sequence(), Part::Not(Meaning::Refused, code));
+                self.count(answer);
             }
             other if other & command::RESPONSE == 0 => {
+                if !command::is_defined(other) {
+                    self.astray += 1;
+                }
                 // A request that we do not know: it is told so (SMPP 3.4, 4.3.1; 0x03 is an invalid command id).
                 wire::put_header(&mut self.out, command::GENERIC_NACK, 0x03, frame.sequence());
             }
+            other if !command::is_defined(other & !command::RESPONSE) => self.astray += 1,
             _ => {}
         }
         false
@@ -306,9 +321,20 @@ impl<'a> Session<'a> {
                 }
             }
         };
-        if self.flight.answered(frame.sequence(), part) {
-            self.worked = true;
-        } else {
+        let answer = self.flight.answered(frame.sequence(), part);
+        self.count(answer);
+    }
+
+    fn count(&mut self, answer: Answer) {
+        match answer {
+            Answer::Ours => {
+                self.worked = true;
+                self.astray = 0;
+            }
+            Answer::Late => {}
+            Answer::Stray => self.astray += 1,
+        }
+        if answer != Answer::Ours {
             metrics::counter!("tamtam_gateway_stray_answers_total", "gateway" => self.rules.gateway.clone())
                 .increment(1);
         }
@@ -316,11 +342,15 @@ impl<'a> Session<'a> {
 
     fn pause(&mut self, length: Duration) {
         let until = Instant::now() + length;
-        self.paused = Some(self.paused.map_or(until, |paused| paused.max(until)));
+        let until = self.paused.map_or(until, |paused| paused.max(until));
+        self.paused = Some(until);
+        // Before anybody hears of the answer that it comes from.
+        self.state.pause_until(until);
     }
 
     fn deliver(&mut self, frame: &Frame) {
         self.worked = true;
+        self.astray = 0;
         let sequence = frame.sequence();
         let Some(incoming) = self.rules.incoming.clone() else {
             // Nobody here can keep it: the gateway brings it again, to somebody who can.

@@ -6,9 +6,9 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use domain::sms::{self, Encoding};
+use domain::sms::{self, Encoding, Part};
 use jiff::Timestamp;
-use resources::gateway::LongText;
+use resources::gateway::{LongText, tlv};
 use rusmpp::{
     Command, CommandStatus,
     pdus::SubmitSm,
@@ -24,6 +24,8 @@ use crate::Submission;
 const UDH_INDICATOR: u8 = 0x40;
 /// Ask for the final receipt, whatever the outcome (SMPP 3.4, 5.2.17).
 const FINAL_RECEIPT: u8 = 1;
+const ASCII: u8 = 1;
+const LATIN_1: u8 = 3;
 /// One octet counts a short message.
 const MAX_SHORT: usize = 254;
 
@@ -38,6 +40,7 @@ pub(crate) struct Composer {
     gsm_coding: u8,
     ucs2_coding: u8,
     reference_tlv: u16,
+    tlvs: Vec<(u16, Vec<u8>)>,
     references: References,
 }
 
@@ -75,8 +78,50 @@ impl Composer {
             gsm_coding: resource.gsm_coding.unwrap_or(0),
             ucs2_coding: resource.ucs2_coding.unwrap_or(8),
             reference_tlv: resource.reference_tlv,
+            // They were checked when the resource was applied.
+            tlvs: resource
+                .tlvs
+                .iter()
+                .filter_map(|(tag, value)| tlv(tag, value))
+                .collect(),
             references: References::new(),
         }
+    }
+
+    /// The parts and their `data_coding`.
+    fn written(&self, text: &str, encoding: Encoding, reference: u16) -> (u8, Vec<Part>) {
+        let mut parts = sms::split(text, encoding, reference, false);
+        if encoding == Encoding::Ucs2 {
+            return (self.ucs2_coding, parts);
+        }
+        if !matches!(self.gsm_coding, ASCII | LATIN_1) {
+            return (self.gsm_coding, parts);
+        }
+        // A gateway that is asked for one of these makes GSM-7 of it for the phone, so the parts stay as they are.
+        for part in &mut parts {
+            match recoded(&part.bytes, self.gsm_coding) {
+                Some(octets) => part.bytes = octets,
+                None => return (self.ucs2_coding, sms::split(text, Encoding::Ucs2, reference, false)),
+            }
+        }
+        (self.gsm_coding, parts)
+    }
+
+    /// The client reference, and what the operator asks for.
+    fn own_tlvs(&self, message: &Submission) -> Vec<MessageSubmissionRequestTlvValue> {
+        let other = |tag: u16, value| MessageSubmissionRequestTlvValue::Other {
+            tag: TlvTag::from(tag),
+            value,
+        };
+        let reference = (self.reference_tlv != 0).then(|| {
+            let text = message.reference.hyphenated().to_string();
+            other(self.reference_tlv, AnyOctetString::from_string(text))
+        });
+        let configured = self
+            .tlvs
+            .iter()
+            .map(|(tag, value)| other(*tag, AnyOctetString::from_vec(value.clone())));
+        reference.into_iter().chain(configured).collect()
     }
 
     /// The PDUs in the order of the parts; their sequence numbers are still 0.
@@ -94,23 +139,17 @@ impl Composer {
             // rusmpp's default is not 0.
             .esm_class(EsmClass::from(0))
             .registered_delivery(RegisteredDelivery::from(FINAL_RECEIPT))
-            .data_coding(DataCoding::from(match message.encoding {
-                Encoding::Gsm7 => self.gsm_coding,
-                Encoding::Ucs2 => self.ucs2_coding,
-            }))
             .build();
         if let Some(period) = message.expires_at.and_then(|at| validity(at, now)) {
             base.validity_period = EmptyOrFullCOctetString::from_string(period).unwrap_or_default();
         }
         let reference = self.references.next(message.phone.e164());
-        let parts = sms::split(&message.text, message.encoding, reference, false);
+        let (coding, parts) = self.written(&message.text, message.encoding, reference);
         if parts.is_empty() {
             return Err(Unwritable::Length);
         }
-        let client = (self.reference_tlv != 0).then(|| MessageSubmissionRequestTlvValue::Other {
-            tag: TlvTag::from(self.reference_tlv),
-            value: AnyOctetString::from_string(message.reference.hyphenated().to_string()),
-        });
+        base.data_coding = DataCoding::from(coding);
+        let own = self.own_tlvs(message);
         let total = parts.len();
         if total > 1 && self.long_text == LongText::Payload {
             let whole: Vec<u8> = parts.into_iter().flat_map(|part| part.bytes).collect();
@@ -119,9 +158,7 @@ impl Composer {
             }
             let payload = MessagePayload::new(AnyOctetString::from_vec(whole));
             base.push_tlv(MessageSubmissionRequestTlvValue::MessagePayload(payload));
-            if let Some(client) = client {
-                base.push_tlv(client);
-            }
+            own.into_iter().for_each(|tlv| base.push_tlv(tlv));
             return Ok(vec![encode(base)]);
         }
         parts
@@ -146,8 +183,8 @@ impl Composer {
                     return Err(Unwritable::Length);
                 }
                 pdu.set_short_message(OctetString::from_vec(short).map_err(|_| Unwritable::Length)?);
-                if let Some(client) = &client {
-                    pdu.push_tlv(client.clone());
+                for tlv in &own {
+                    pdu.push_tlv(tlv.clone());
                 }
                 Ok(encode(pdu))
             })
@@ -168,6 +205,18 @@ impl Composer {
         };
         (text, self.source.unwrap_or((ton, self.source_npi.unwrap_or(npi))))
     }
+}
+
+/// The octets of GSM-7 as those of ASCII (`data_coding` 1) or Latin-1 (3), one a character; `None`: it lacks one of them.
+fn recoded(gsm: &[u8], coding: u8) -> Option<Vec<u8>> {
+    sms::decode(0, gsm)
+        .chars()
+        .map(|character| {
+            u8::try_from(character)
+                .ok()
+                .filter(|octet| coding == LATIN_1 || *octet < 0x80)
+        })
+        .collect()
 }
 
 fn address(text: &str) -> Result<COctetString<1, 21>, Unwritable> {
@@ -308,6 +357,58 @@ mod tests {
         assert_eq!(payload.len(), 1);
         let (_, short, tags) = short_message(&payload[0]);
         assert_eq!((short.len(), tags.as_slice()), (0, &[0x0424, 0x1501][..]));
+    }
+
+    #[test]
+    fn latin_1_is_other_octets_and_what_it_lacks_is_ucs2() {
+        let coded = |coding: u8, text: &str| {
+            let composer = Composer::new(&resources::Gateway {
+                gsm_coding: Some(coding),
+                ..resources::Gateway::smpp("main", "h:1", "tamtam")
+            });
+            let pdus = composer
+                .compose(&submission("BOUTIQUE", text), Timestamp::UNIX_EPOCH)
+                .unwrap();
+            // The coding stands two octets before the length of the short message.
+            let frame = Frame::whole(&pdus[0]).unwrap();
+            let mut body = frame.body();
+            body.c_string().unwrap();
+            body.bytes(2).unwrap();
+            body.c_string().unwrap();
+            body.bytes(2).unwrap();
+            body.c_string().unwrap();
+            body.bytes(3).unwrap();
+            body.c_string().unwrap();
+            body.c_string().unwrap();
+            (body.bytes(3).unwrap()[2], short_message(&pdus[0]).1, pdus.len())
+        };
+        assert_eq!(coded(0, "é@[").1, [0x05, 0x00, 0x1B, 0x3C]);
+        assert_eq!(coded(3, "é@["), (3, vec![0xE9, 0x40, 0x5B], 1));
+        assert_eq!(coded(1, "a@["), (1, vec![0x61, 0x40, 0x5B], 1));
+        assert_eq!(coded(1, "é"), (8, vec![0x00, 0xE9], 1));
+        assert_eq!(coded(3, "5 €"), (8, vec![0x00, 0x35, 0x00, 0x20, 0x20, 0xAC], 1));
+        // As many parts as GSM-7, and more where it is UCS-2.
+        assert_eq!(coded(3, &"é".repeat(300)).2, 2);
+        assert_eq!(coded(3, &"€".repeat(140)).2, 3);
+    }
+
+    #[test]
+    fn own_tlvs_go_with_each_part() {
+        let composer = Composer::new(&resources::Gateway {
+            reference_tlv: 0,
+            tlvs: std::collections::BTreeMap::from([
+                ("0x1400".into(), "shop".into()),
+                ("0x1401".into(), "hex:00FF".into()),
+            ]),
+            ..resources::Gateway::smpp("main", "h:1", "tamtam")
+        });
+        let pdus = composer
+            .compose(&submission("BOUTIQUE", &"a".repeat(200)), Timestamp::UNIX_EPOCH)
+            .unwrap();
+        assert_eq!(pdus.len(), 2);
+        for pdu in &pdus {
+            assert!(pdu.ends_with(b"\x14\x00\x00\x04shop\x14\x01\x00\x02\x00\xFF"));
+        }
     }
 
     #[test]

@@ -23,6 +23,11 @@ pub(crate) mod command {
     pub(crate) const ENQUIRE_LINK_RESP: u32 = 0x8000_0015;
     pub(crate) const GENERIC_NACK: u32 = 0x8000_0000;
     pub(crate) const RESPONSE: u32 = 0x8000_0000;
+
+    /// Whether SMPP (3.4, 5.1.2.1; 5.0, 4.7.5) has a request, or the answer without its bit, of this id.
+    pub(crate) fn is_defined(id: u32) -> bool {
+        matches!(id, 0x00..=0x09 | 0x0B | 0x15 | 0x21 | 0x102 | 0x103 | 0x111..=0x113)
+    }
 }
 
 /// A whole PDU.

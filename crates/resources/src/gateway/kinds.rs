@@ -20,6 +20,16 @@ pub enum Bind {
     Transceiver,
 }
 
+/// The version of SMPP that a bind says. What we use of 5.0 gateways of 3.4 know as TLVs, so 3.4 serves nearly always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SmppVersion {
+    #[default]
+    #[serde(rename = "3.4")]
+    V34,
+    #[serde(rename = "5.0")]
+    V50,
+}
+
 /// How a text of several parts is handed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
