@@ -4,7 +4,8 @@
 //! [`OPENS_AFTER`] failures in a row, lets one message through at a time after a cool-down that doubles with each
 //! disappointment, and closes after [`CLOSES_AFTER`] successes in a row. A failure is what the gateway does not answer
 //! for (cut, timed out, not there). A refusal is an answer. An answer that it cannot now (a full queue, a system error) may
-//! concern one phone or all: it takes [`FALTERS_LIKE_FAILURE`] of these to count as one failure.
+//! concern one phone or all: it takes [`FALTERS_LIKE_FAILURE`] of these to count as one failure. What fails together is one
+//! failure: a cut connection takes everything with it that was in flight, which says no more than one message would.
 //!
 //! Throttling is no failure: it pauses the gateway, the longer the more often it comes without another answer in between.
 
@@ -14,6 +15,8 @@ use tokio::time::Instant;
 
 const OPENS_AFTER: u32 = 5;
 const FALTERS_LIKE_FAILURE: u32 = 4;
+/// What fails within this of a failure that is counted already, and was under way by then, is part of it.
+const TOGETHER: Duration = Duration::from_millis(100);
 const CLOSES_AFTER: u32 = 3;
 const COOL_DOWN: Duration = Duration::from_secs(1);
 const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
@@ -53,6 +56,8 @@ enum State {
 pub(crate) struct Breaker {
     state: State,
     cool_down: Duration,
+    /// When the last failure was counted, and as how much.
+    last: Option<(Instant, u32)>,
     throttled: u32,
     paused_until: Option<Instant>,
 }
@@ -62,6 +67,7 @@ impl Breaker {
         Breaker {
             state: State::Closed { failures: 0 },
             cool_down: COOL_DOWN,
+            last: None,
             throttled: 0,
             paused_until: None,
         }
@@ -102,12 +108,13 @@ impl Breaker {
             .filter(|left| *left > Duration::ZERO)
     }
 
-    /// Whether it throttles so much that traffic should look for another way.
-    pub(crate) fn throttles(&self, now: Instant) -> bool {
-        self.throttled >= 3 && self.pause(now).is_some()
+    /// Whether it throttles so much that traffic should look for another way while it is paused.
+    pub(crate) fn throttles(&self) -> bool {
+        self.throttled >= 3
     }
 
-    pub(crate) fn note(&mut self, sign: Sign, now: Instant) {
+    /// An attempt that began at `begun` says this.
+    pub(crate) fn note(&mut self, sign: Sign, begun: Instant, now: Instant) {
         match sign {
             Sign::Works => {
                 self.throttled = 0;
@@ -136,15 +143,25 @@ impl Breaker {
                 if sign == Sign::Falters {
                     self.throttled = 0;
                 }
-                self.failed(sign, now);
+                self.failed(sign, begun, now);
             }
         }
     }
 
-    fn failed(&mut self, sign: Sign, now: Instant) {
+    fn failed(&mut self, sign: Sign, begun: Instant, now: Instant) {
         match &mut self.state {
             State::Closed { failures } => {
-                *failures += if sign == Sign::Fails { FALTERS_LIKE_FAILURE } else { 1 };
+                let weight = if sign == Sign::Fails { FALTERS_LIKE_FAILURE } else { 1 };
+                match &mut self.last {
+                    Some((at, counted)) if begun <= *at && now.saturating_duration_since(*at) < TOGETHER => {
+                        *failures += weight.saturating_sub(*counted);
+                        *counted = weight.max(*counted);
+                    }
+                    last => {
+                        *last = Some((now, weight));
+                        *failures += weight;
+                    }
+                }
                 if *failures >= OPENS_AFTER * FALTERS_LIKE_FAILURE {
                     self.open(now);
                 }
@@ -170,28 +187,34 @@ impl Breaker {
 mod tests {
     use super::*;
 
+    /// An attempt that began only after all before it had ended.
+    fn note(breaker: &mut Breaker, sign: Sign, now: Instant) {
+        breaker.last = None;
+        breaker.note(sign, now, now);
+    }
+
     #[test]
     fn one_error_does_not_open_it_and_one_success_does_not_close_it() {
         let now = Instant::now();
         let mut breaker = Breaker::new();
         for _ in 1..OPENS_AFTER {
-            breaker.note(Sign::Fails, now);
+            note(&mut breaker, Sign::Fails, now);
         }
-        breaker.note(Sign::Works, now);
+        note(&mut breaker, Sign::Works, now);
         for _ in 0..OPENS_AFTER {
             assert!(!breaker.is_open(0, now));
-            breaker.note(Sign::Fails, now);
+            note(&mut breaker, Sign::Fails, now);
         }
         assert!(breaker.is_open(0, now));
-        breaker.note(Sign::Works, now);
+        note(&mut breaker, Sign::Works, now);
         assert!(breaker.is_open(0, now), "a late answer does not close it");
         let later = now + COOL_DOWN;
         assert_eq!(breaker.allowance(0, later), 1);
         assert_eq!(breaker.allowance(1, later), 0, "one probe at a time");
-        breaker.note(Sign::Works, later);
+        note(&mut breaker, Sign::Works, later);
         assert_eq!(breaker.allowance(0, later), 1);
-        breaker.note(Sign::Works, later);
-        breaker.note(Sign::Works, later);
+        note(&mut breaker, Sign::Works, later);
+        note(&mut breaker, Sign::Works, later);
         assert_eq!(breaker.allowance(9, later), usize::MAX);
     }
 
@@ -200,13 +223,13 @@ mod tests {
         let mut now = Instant::now();
         let mut breaker = Breaker::new();
         for _ in 0..OPENS_AFTER {
-            breaker.note(Sign::Fails, now);
+            note(&mut breaker, Sign::Fails, now);
         }
         for cool_down in [1, 2, 4, 8, 16, 32, 60, 60] {
             assert!(breaker.is_open(0, now + Duration::from_secs(cool_down) - Duration::from_millis(1)));
             now += Duration::from_secs(cool_down);
             assert!(!breaker.is_open(0, now));
-            breaker.note(Sign::Fails, now);
+            note(&mut breaker, Sign::Fails, now);
         }
     }
 
@@ -215,10 +238,10 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::new();
         for _ in 1..OPENS_AFTER * FALTERS_LIKE_FAILURE {
-            breaker.note(Sign::Falters, now);
+            note(&mut breaker, Sign::Falters, now);
         }
         assert!(!breaker.is_open(0, now));
-        breaker.note(Sign::Falters, now);
+        note(&mut breaker, Sign::Falters, now);
         assert!(breaker.is_open(0, now));
     }
 
@@ -227,22 +250,75 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::new();
         for _ in 0..50 {
-            breaker.note(Sign::Throttles, now);
+            note(&mut breaker, Sign::Throttles, now);
         }
         assert_eq!(
             breaker.pause(now),
             Some(PAUSES[0]),
             "a window full of them is one pause"
         );
-        assert!(!breaker.throttles(now));
+        assert!(!breaker.throttles());
         let mut at = now;
         for pause in &PAUSES[1..] {
             at += Duration::from_secs(40);
-            breaker.note(Sign::Throttles, at);
+            note(&mut breaker, Sign::Throttles, at);
             assert_eq!(breaker.pause(at), Some(*pause));
         }
-        assert!(breaker.throttles(at));
-        breaker.note(Sign::Works, at);
-        assert!(!breaker.throttles(at));
+        assert!(breaker.throttles());
+        note(&mut breaker, Sign::Works, at);
+        assert!(!breaker.throttles());
+    }
+
+    #[test]
+    fn a_cut_connection_is_one_failure_however_much_was_in_flight() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut breaker = Breaker::new();
+        for cut in 1..u64::from(OPENS_AFTER) {
+            let now = at(cut * 1_000);
+            for number in 0..100 {
+                breaker.note(
+                    Sign::Fails,
+                    at(cut * 1_000 - 500),
+                    now + Duration::from_micros(number * 500),
+                );
+            }
+            assert!(!breaker.is_open(0, now), "after {cut} cuts");
+        }
+        breaker.note(Sign::Works, at(9_000), at(9_000));
+        // Whoever tried only after the others had failed says something new, however soon.
+        for number in 1..u64::from(OPENS_AFTER) {
+            breaker.note(Sign::Fails, at(10_000 + number), at(10_000 + number));
+            assert!(!breaker.is_open(0, at(10_000 + number)));
+        }
+        breaker.note(Sign::Fails, at(10_050), at(10_051));
+        assert!(breaker.is_open(0, at(10_051)));
+    }
+
+    #[test]
+    fn answers_that_do_not_come_open_it_one_by_one() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut breaker = Breaker::new();
+        // All were under way together and run out at the pace at which they were sent.
+        for number in 0..u64::from(OPENS_AFTER) {
+            assert!(!breaker.is_open(0, at(10_000)));
+            breaker.note(Sign::Fails, at(number * 100), at(10_000 + number * 100));
+        }
+        assert!(breaker.is_open(0, at(10_500)));
+    }
+
+    #[test]
+    fn a_full_queue_that_hits_a_whole_window_is_one_answer() {
+        let start = Instant::now();
+        let mut breaker = Breaker::new();
+        for moment in 0..u64::from(FALTERS_LIKE_FAILURE * OPENS_AFTER) {
+            let now = start + Duration::from_millis(moment * 200);
+            assert!(!breaker.is_open(0, now), "after {moment} moments");
+            for _ in 0..50 {
+                breaker.note(Sign::Falters, start, now);
+            }
+        }
+        assert!(breaker.is_open(0, start + Duration::from_millis(200 * 19)));
     }
 }

@@ -9,10 +9,14 @@ use std::{
 use async_trait::async_trait;
 use domain::Class;
 use gateways::{Gateway, GatewayError, Outcome, Submission};
+use jiff::Timestamp;
 use resources::Snapshot;
 use tokio::time::Instant;
 
-use crate::gate::{Gate, Standing};
+use crate::{
+    gate::{Gate, Standing},
+    limiter::Share,
+};
 
 /// Opens gateways; the real ones, or a test's.
 pub trait Opener: Send + Sync + 'static {
@@ -22,7 +26,7 @@ pub trait Opener: Send + Sync + 'static {
 pub(crate) struct Fleet {
     opener: Arc<dyn Opener>,
     gates: Mutex<BTreeMap<String, Arc<Gate>>>,
-    share: Mutex<f64>,
+    share: Mutex<Share>,
 }
 
 impl fmt::Debug for Fleet {
@@ -58,7 +62,7 @@ impl Fleet {
         Fleet {
             opener,
             gates: Mutex::default(),
-            share: Mutex::new(0.0),
+            share: Mutex::new(Share::none()),
         }
     }
 
@@ -66,16 +70,23 @@ impl Fleet {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn share(&self) -> f64 {
-        *self.share.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Always before the gates' lock.
+    fn share(&self) -> MutexGuard<'_, Share> {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What part of every gateway's rate is ours.
-    pub(crate) fn set_share(&self, share: f64) {
-        *self.share.lock().unwrap_or_else(PoisonError::into_inner) = share;
+    pub(crate) fn set_share(&self, of: impl FnOnce(&Share) -> Share) {
+        let mut share = self.share();
+        *share = of(&share);
         for gate in self.lock().values() {
-            gate.set_share(share, Instant::now());
+            gate.set_share(&share, Instant::now());
         }
+    }
+
+    /// Follows the clock where it is set.
+    pub(crate) fn set_clock(&self, unix: Timestamp) {
+        self.set_share(|share| share.at(Instant::now(), unix));
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Gate>> {
@@ -97,7 +108,7 @@ impl Fleet {
         for (name, resource) in &snapshot.gateways {
             match gates.get(name) {
                 None => {
-                    let gate = Arc::new(Gate::new(resource.clone(), self.open(resource), share, now));
+                    let gate = Arc::new(Gate::new(resource.clone(), self.open(resource), &share, now));
                     gates.insert(name.clone(), gate.clone());
                     changes.opened.push(gate);
                 }
@@ -109,7 +120,7 @@ impl Fleet {
                     let handle = (!same_connection(&current, resource)).then(|| self.open(resource));
                     changes
                         .retired
-                        .extend(gate.change(resource.clone(), handle, share, now));
+                        .extend(gate.change(resource.clone(), handle, &share, now));
                 }
             }
         }

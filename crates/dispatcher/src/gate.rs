@@ -20,15 +20,16 @@ use tokio::{
 use crate::{
     breaker::{Breaker, Sign},
     item::Item,
-    limiter::Limiter,
+    limiter::{HEADROOM, Limiter, Share},
     pace::Pace,
     senders::Senders,
 };
 
 /// What is claimed at once at most.
 const CLAIM_MOST: usize = 500;
-/// What is used of a rate. What leaves here in a second may arrive within a little less.
-const HEADROOM: f64 = 0.985;
+/// How long a gateway that was up may be without a connection before that counts: one that broke is mostly back by then, and
+/// moving everything that waits to another gateway for one error is what nobody wants.
+const GRACE: Duration = Duration::from_millis(500);
 /// A pause that claimed items sit out.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
 /// How long marketing may stay claimed. Transactional messages go first, so it can wait for as long as they fill the rate; the
@@ -70,6 +71,9 @@ struct Inner {
     breaker: Breaker,
     /// Since when it is not in order; `None`: it is.
     down_since: Option<Instant>,
+    /// Since when it has no connection, where it had one before.
+    lost_at: Option<Instant>,
+    was_up: bool,
     queues: [VecDeque<Item>; 2],
     queued_parts: u64,
     claimed: [VecDeque<Claimed>; 2],
@@ -135,12 +139,12 @@ pub(crate) fn slot(class: Class) -> usize {
     }
 }
 
-fn own_rate(resource: &resources::Gateway, share: f64) -> f64 {
-    f64::from(resource.rate) * share * HEADROOM
+fn rate(resource: &resources::Gateway) -> f64 {
+    f64::from(resource.rate) * HEADROOM
 }
 
-fn own_sender_rate(resource: &resources::Gateway, share: f64) -> Option<f64> {
-    resource.sender_rate.map(|rate| f64::from(rate) * share * HEADROOM)
+fn sender_rate(resource: &resources::Gateway) -> Option<f64> {
+    resource.sender_rate.map(|rate| f64::from(rate) * HEADROOM)
 }
 
 fn window(resource: &resources::Gateway) -> Arc<Semaphore> {
@@ -152,16 +156,24 @@ fn window(resource: &resources::Gateway) -> Arc<Semaphore> {
 }
 
 impl Gate {
-    pub(crate) fn new(resource: Arc<resources::Gateway>, handle: Arc<dyn Gateway>, share: f64, now: Instant) -> Gate {
+    pub(crate) fn new(
+        resource: Arc<resources::Gateway>,
+        handle: Arc<dyn Gateway>,
+        share: &Share,
+        now: Instant,
+    ) -> Gate {
+        let limiter = Limiter::new(rate(&resource), share, now);
         Gate {
             name: resource.name.clone(),
             inner: Mutex::new(Inner {
-                limiter: Limiter::new(own_rate(&resource, share), now),
-                senders: Senders::new(own_sender_rate(&resource, share)),
+                senders: Senders::new(sender_rate(&resource), share, limiter.is_slotted()),
+                limiter,
                 pace: Pace::new(),
                 breaker: Breaker::new(),
                 // It is connecting.
                 down_since: Some(now),
+                lost_at: None,
+                was_up: false,
                 queues: Default::default(),
                 queued_parts: 0,
                 claimed: Default::default(),
@@ -191,16 +203,16 @@ impl Gate {
         &self,
         resource: Arc<resources::Gateway>,
         handle: Option<Arc<dyn Gateway>>,
-        share: f64,
+        share: &Share,
         now: Instant,
     ) -> Option<Arc<dyn Gateway>> {
         let mut inner = self.lock();
-        inner.limiter.set_rate(own_rate(&resource, share), now);
-        inner.senders.set_rate(own_sender_rate(&resource, share), now);
+        inner.limit(&resource, share, now);
         let old = handle.map(|handle| {
             inner.window = window(&resource);
             inner.breaker = Breaker::new();
             inner.down_since = Some(now);
+            (inner.lost_at, inner.was_up) = (None, false);
             std::mem::replace(&mut inner.handle, handle)
         });
         inner.resource = resource;
@@ -209,12 +221,10 @@ impl Gate {
         old
     }
 
-    pub(crate) fn set_share(&self, share: f64, now: Instant) {
+    pub(crate) fn set_share(&self, share: &Share, now: Instant) {
         let mut inner = self.lock();
-        let rate = own_rate(&inner.resource, share);
-        inner.limiter.set_rate(rate, now);
-        let rate = own_sender_rate(&inner.resource, share);
-        inner.senders.set_rate(rate, now);
+        let resource = inner.resource.clone();
+        inner.limit(&resource, share, now);
         drop(inner);
         self.wake();
     }
@@ -271,6 +281,20 @@ impl Gate {
         purged
     }
 
+    /// Takes everything of a class out that waits to be claimed.
+    pub(crate) fn take_all(&self, class: usize) -> Vec<Item> {
+        self.lock().drain(class)
+    }
+
+    /// Puts back what was taken out, before what came meanwhile.
+    pub(crate) fn keep(&self, class: usize, items: Vec<Item>) {
+        let mut inner = self.lock();
+        for item in items.into_iter().rev() {
+            inner.queued_parts += u64::from(item.record.parts);
+            inner.queues[class].push_front(item);
+        }
+    }
+
     /// How full it is.
     pub(crate) fn load(&self) -> Load {
         let inner = self.lock();
@@ -317,8 +341,12 @@ impl Gate {
         if let Standing::Down { .. } = inner.standing(now) {
             return Take::Elsewhere(inner.drain(class));
         }
-        if let Some(pause) = inner.breaker.pause(now) {
+        if let Some(pause) = inner.pause(now) {
             return Take::Wait(Some(pause));
+        }
+        if !inner.handle.is_up() {
+            // It broke a moment ago.
+            return Take::Wait(Some(Duration::from_millis(20)));
         }
         let ahead = inner.ahead();
         if inner.claimed_parts[class] > ahead / 2 {
@@ -364,7 +392,7 @@ impl Gate {
                 false => Next::Wait(None),
             };
         }
-        let pause = inner.breaker.pause(now);
+        let pause = inner.pause(now);
         if inner.closed
             || !inner.handle.is_up()
             || inner.breaker.refuses(now)
@@ -411,17 +439,29 @@ impl Gate {
         self.lock().release_all()
     }
 
-    /// An attempt was answered.
-    pub(crate) fn answered(&self, sign: Sign, now: Instant) {
+    /// An attempt that began at `begun` was answered.
+    pub(crate) fn answered(&self, sign: Sign, begun: Instant, now: Instant) {
         let mut inner = self.lock();
         inner.out -= 1;
-        inner.breaker.note(sign, now);
+        inner.breaker.note(sign, begun, now);
         drop(inner);
         self.wake();
     }
 }
 
 impl Inner {
+    fn limit(&mut self, resource: &resources::Gateway, share: &Share, now: Instant) {
+        self.limiter.set_rate(rate(resource), share, now);
+        let slotted = self.limiter.is_slotted();
+        self.senders.set_rate(sender_rate(resource), share, slotted, now);
+    }
+
+    /// How long nothing goes: it throttled, or what is handed over would only wait in the adapter, and leave it faster than
+    /// the rate when the pause is over.
+    fn pause(&self, now: Instant) -> Option<Duration> {
+        self.breaker.pause(now).max(self.handle.pause())
+    }
+
     fn ahead(&self) -> u32 {
         let by_rate = (self.limiter.rate() * self.pace.ahead_seconds()) as u32;
         // What a window cannot take soon is not claimed either.
@@ -477,7 +517,14 @@ impl Inner {
     }
 
     fn standing(&mut self, now: Instant) -> Standing {
-        let up = !self.closed && self.handle.is_up();
+        let connected = self.handle.is_up();
+        if connected {
+            (self.lost_at, self.was_up) = (None, true);
+        } else {
+            let lost_at = *self.lost_at.get_or_insert(now);
+            self.was_up &= now.saturating_duration_since(lost_at) < GRACE;
+        }
+        let up = !self.closed && (connected || self.was_up);
         if up && self.breaker.is_closed() {
             self.down_since = None;
         }
@@ -486,7 +533,7 @@ impl Inner {
                 since: *self.down_since.get_or_insert(now),
             };
         }
-        match self.breaker.throttles(now) {
+        match self.breaker.throttles() && self.pause(now).is_some() {
             true => Standing::Throttles,
             false => Standing::Up,
         }
@@ -522,5 +569,101 @@ impl Inner {
         let released: Vec<Claimed> = self.claimed.iter_mut().flat_map(|queue| queue.drain(..)).collect();
         self.out -= released.len();
         released
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bus::Partition;
+    use domain::sms::Encoding;
+    use events::Topic;
+    use gateways::{Outcome, Submission};
+
+    use super::*;
+    use crate::{item::sample::outbound, offsets::Token};
+
+    #[derive(Debug)]
+    struct Up;
+
+    #[async_trait::async_trait]
+    impl Gateway for Up {
+        async fn submit(&self, _: Submission) -> Outcome {
+            Outcome::Unreachable
+        }
+
+        fn is_up(&self) -> bool {
+            true
+        }
+
+        async fn close(&self) {}
+    }
+
+    fn gate(now: Instant) -> Gate {
+        let toml = "[[gateway]]\nname = \"main\"\nkind = \"smpp\"\naddress = \"127.0.0.1:2775\"\nsystem_id = \"t\"\n\
+                    password = \"t\"\nrate = 1000\n";
+        let resource = resources::parse_toml(toml).unwrap().pop();
+        let Some(resources::Resource::Gateway(resource)) = resource else {
+            panic!("a gateway")
+        };
+        Gate::new(Arc::new(resource), Arc::new(Up), &Share::whole(), now)
+    }
+
+    fn item(class: Class) -> Item {
+        Item {
+            token: Token {
+                partition: Partition {
+                    topic: Topic::OutboundBulk,
+                    number: 0,
+                },
+                generation: 1,
+                offset: 1,
+                epoch: 1,
+            },
+            encoding: Encoding::Gsm7,
+            phone_hash: vec![1],
+            campaign: None,
+            trace: stage::trace::continue_from(crate::GROUP, None, "1"),
+            record: outbound(class),
+            waits_since: None,
+            claimed_perhaps: false,
+        }
+    }
+
+    #[test]
+    fn marketing_that_was_claimed_long_ago_is_let_go_of_and_not_sent() {
+        let now = Instant::now();
+        let gate = gate(now);
+        let claim = |class: Class, since: Instant| {
+            gate.push(item(class));
+            let Take::Items(items) = gate.take(slot(class), since) else {
+                panic!("nothing to claim")
+            };
+            let claimed = items.into_iter().map(|item| Claimed {
+                item,
+                attempt: 1,
+                since,
+            });
+            gate.claimed(slot(class), claimed.collect(), Duration::ZERO);
+        };
+        let goes = |class: Class, at: Instant| match gate.next(at) {
+            Next::Go(claimed, ..) => claimed.item.record.class == class,
+            _ => false,
+        };
+        claim(Class::Marketing, now);
+        claim(Class::Transactional, now);
+        let late = now + HELD;
+        // Transactional goes first, and meanwhile the hours may end.
+        assert!(goes(Class::Transactional, late - Duration::from_millis(1)));
+        let Next::Release(released) = gate.next(late) else {
+            panic!("it is not let go of")
+        };
+        assert_eq!(released.len(), 1);
+        assert_eq!(released[0].item.record.class, Class::Marketing);
+        assert!(matches!(gate.next(late), Next::Wait(None)), "nothing is left");
+        // Judged and claimed again it goes, and transactional has its time.
+        claim(Class::Marketing, late);
+        assert!(goes(Class::Marketing, late));
+        claim(Class::Transactional, late);
+        assert!(goes(Class::Transactional, late + HELD + HELD));
     }
 }

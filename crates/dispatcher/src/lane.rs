@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     core::{Core, Work},
     dead, item,
+    limiter::Share,
     room::Room,
     serve::pause,
     writer,
@@ -31,7 +32,8 @@ pub(crate) struct Lane {
     pub drain: Duration,
     held_back: bool,
     room: Room,
-    totals: usize,
+    /// How many partitions each of the two topics has.
+    partitions: [u32; 2],
 }
 
 impl Lane {
@@ -50,7 +52,7 @@ impl Lane {
             drain,
             held_back: false,
             room: Room::new(),
-            totals: TOPICS.iter().map(|topic| topic.spec().partitions as usize).sum(),
+            partitions: TOPICS.map(|topic| topic.spec().partitions),
         }
     }
 
@@ -199,19 +201,23 @@ impl Lane {
 
     /// Our part of the gateways' rates.
     async fn share(&mut self) {
-        let mut totals = 0;
-        for topic in TOPICS {
-            match self.core.log.bounds(topic).await {
-                Ok(bounds) => totals += bounds.len(),
-                Err(_) => {
-                    totals = self.totals;
-                    break;
-                }
+        for (topic, partitions) in TOPICS.into_iter().zip(&mut self.partitions) {
+            // Where that cannot be asked now, they are as many as before.
+            if let Ok(bounds) = self.core.log.bounds(topic).await {
+                *partitions = u32::try_from(bounds.len()).unwrap_or(u32::MAX);
             }
         }
-        self.totals = totals.max(1);
-        let share = (self.core.offsets.owned() as f64 / self.totals as f64).min(1.0);
-        crate::metrics::share(share);
-        self.core.fleet.set_share(share);
+        let (core, partitions) = (&self.core, self.partitions);
+        // Asked under the share's lock: of two lanes that do this at once the later one is right.
+        core.fleet.set_share(|_| {
+            let mut ours = Vec::new();
+            for (topic, partitions) in TOPICS.into_iter().zip(partitions) {
+                let owned = core.offsets.staying_of(topic);
+                ours.extend((0..partitions).map(|number| owned.contains(&Partition { topic, number })));
+            }
+            let share = Share::of(ours, Instant::now(), core.clock.now());
+            crate::metrics::share(share.part());
+            share
+        });
     }
 }

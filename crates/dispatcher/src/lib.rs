@@ -243,6 +243,7 @@ async fn lag(core: Arc<Core>) {
 async fn reload(core: Arc<Core>) {
     let mut live = core.live.clone();
     loop {
+        core.fleet.set_clock(core.clock.now());
         let changes = core.fleet.reload(&live.current());
         for gate in changes.opened {
             serve::start(&core, gate);

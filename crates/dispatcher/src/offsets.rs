@@ -4,7 +4,7 @@
 //! back) is still finished and written, but moves no offset.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -256,9 +256,14 @@ impl Offsets {
             })
     }
 
-    /// How many partitions are ours to send from.
-    pub(crate) fn owned(&self) -> usize {
-        self.lock().owned.values().filter(|owned| !owned.revoked).count()
+    /// The partitions that are ours to send from.
+    pub(crate) fn staying_of(&self, topic: Topic) -> HashSet<Partition> {
+        self.lock()
+            .owned
+            .iter()
+            .filter(|(partition, owned)| partition.topic == topic && !owned.revoked)
+            .map(|(partition, _)| *partition)
+            .collect()
     }
 
     pub(crate) fn owned_of(&self, topic: Topic) -> Vec<Partition> {
@@ -347,7 +352,7 @@ mod tests {
         );
         offsets.revoke(&[PARTITION]);
         assert!(!offsets.start(&new[0]));
-        assert_eq!(offsets.owned(), 0);
+        assert!(offsets.staying_of(Topic::OutboundBulk).is_empty());
         offsets.finish(&new);
         offsets.quiet(None).await;
         assert_eq!(offsets.positions(Topic::OutboundBulk)[0].next_offset, 6);

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::limiter::Limiter;
+use crate::limiter::{Limiter, Share};
 
 /// When more senders than this are known, the silent ones are forgotten.
 const KNOWN: usize = 1_000;
@@ -17,7 +17,11 @@ const SILENT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Senders {
+    /// Over all dispatchers.
     rate: Option<f64>,
+    share: Share,
+    /// The gateway's own rate is one of slots, which are rare: a sender's slot then waits for one of these.
+    patient: bool,
     each: HashMap<String, Sender>,
 }
 
@@ -30,9 +34,11 @@ struct Sender {
 }
 
 impl Senders {
-    pub(crate) fn new(rate: Option<f64>) -> Senders {
+    pub(crate) fn new(rate: Option<f64>, share: &Share, patient: bool) -> Senders {
         Senders {
             rate,
+            share: share.clone(),
+            patient,
             each: HashMap::new(),
         }
     }
@@ -41,14 +47,14 @@ impl Senders {
         self.rate.is_some()
     }
 
-    pub(crate) fn set_rate(&mut self, rate: Option<f64>, now: Instant) {
+    pub(crate) fn set_rate(&mut self, rate: Option<f64>, share: &Share, patient: bool, now: Instant) {
         // What is claimed is not known where there was no rate: it is taken as none, and makes up within a moment.
-        self.rate = rate;
+        (self.rate, self.share, self.patient) = (rate, share.clone(), patient);
         match rate {
-            Some(rate) => self
-                .each
-                .values_mut()
-                .for_each(|sender| sender.limiter.set_rate(rate, now)),
+            Some(rate) => self.each.values_mut().for_each(|sender| {
+                sender.limiter.set_rate(rate, share, now);
+                sender.limiter.set_patient(patient);
+            }),
             None => self.each.clear(),
         }
     }
@@ -61,9 +67,9 @@ impl Senders {
                 .iter()
                 .map(|(sender, one)| (sender.clone(), one.claimed))
                 .collect(),
-            most: self
-                .rate
-                .map_or(u32::MAX, |rate| ((rate * ahead_seconds) as u32).max(1)),
+            most: self.rate.map_or(u32::MAX, |rate| {
+                ((rate * self.share.part() * ahead_seconds) as u32).max(1)
+            }),
         }
     }
 
@@ -104,8 +110,10 @@ impl Senders {
             if self.each.len() >= KNOWN {
                 self.each.retain(|_, one| one.claimed > 0 || one.last + SILENT > now);
             }
+            let mut limiter = Limiter::new(rate, &self.share, now);
+            limiter.set_patient(self.patient);
             let one = Sender {
-                limiter: Limiter::new(rate, now),
+                limiter,
                 claimed: 0,
                 last: now,
             };
@@ -146,7 +154,7 @@ mod tests {
     #[test]
     fn a_sender_at_its_rate_does_not_hold_up_another() {
         let start = Instant::now();
-        let mut senders = Senders::new(Some(2.0));
+        let mut senders = Senders::new(Some(2.0), &Share::whole(), false);
         let later = start + Duration::from_secs(10);
         assert_eq!(senders.wait("A", 1, later), None);
         senders.spend("A", 1, later);
@@ -166,19 +174,19 @@ mod tests {
 
     #[test]
     fn little_is_claimed_for_each() {
-        let mut senders = Senders::new(Some(100.0));
+        let mut senders = Senders::new(Some(100.0), &Share::whole(), false);
         senders.claimed("A", 3);
         let mut picking = senders.picking(0.04);
         assert!(picking.takes("A", 1), "four parts are 40 ms of the rate");
         assert!(!picking.takes("A", 1));
         assert!(picking.takes("B", 9), "a long message goes alone");
         assert!(!picking.takes("B", 1));
-        assert!(!Senders::new(None).is_limited());
+        assert!(!Senders::new(None, &Share::whole(), false).is_limited());
     }
 
     #[test]
     fn silent_senders_are_forgotten_when_there_are_many() {
-        let mut senders = Senders::new(Some(100.0));
+        let mut senders = Senders::new(Some(100.0), &Share::whole(), false);
         let now = Instant::now();
         for number in 0..KNOWN {
             senders.wait(&number.to_string(), 1, now);

@@ -15,7 +15,8 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
     core::{Core, Ending, Judged, Work},
-    gate::{Claimed, Gate, HELD, Next, Take},
+    fleet::Route,
+    gate::{Claimed, Gate, HELD, Next, Standing, Take},
     item::Item,
     judge::judge,
     limits, metrics,
@@ -58,8 +59,14 @@ pub(crate) fn start(core: &Arc<Core>, gate: Arc<Gate>) {
 async fn claim(core: Arc<Core>, gate: Arc<Gate>, class: Class) {
     let slot = crate::gate::slot(class);
     let mut failed = 0;
+    let mut throttles = false;
     while !core.stopping.is_cancelled() {
-        let wait = match gate.take(slot, Instant::now()) {
+        let now = Instant::now();
+        let throttled_before = std::mem::replace(&mut throttles, gate.standing(now) == Standing::Throttles);
+        if throttles && !throttled_before {
+            move_elsewhere(&core, &gate, slot, now);
+        }
+        let wait = match gate.take(slot, now) {
             Take::Closed => return,
             Take::Elsewhere(items) => {
                 for item in items {
@@ -89,6 +96,18 @@ async fn claim(core: Arc<Core>, gate: Arc<Gate>, class: Class) {
             () = tokio::time::sleep(wait.unwrap_or(Duration::from_millis(250))) => {}
         }
     }
+}
+
+/// What waits for a gateway that throttles goes to another one that serves it and does not; the rest stays.
+fn move_elsewhere(core: &Core, gate: &Arc<Gate>, slot: usize, now: Instant) {
+    let mut stays = Vec::new();
+    for item in gate.take_all(slot) {
+        match core.fleet.route(item.record.phone.e164(), item.record.class, now) {
+            Route::To(other) if !Arc::ptr_eq(&other, gate) => core.place(item),
+            _ => stays.push(item),
+        }
+    }
+    gate.keep(slot, stays);
 }
 
 /// The wait after so many failures in a row.
@@ -330,7 +349,7 @@ async fn attempt(
     let now = core.clock.now();
     metrics::answered(&gate.name, record, &outcome, started.elapsed(), now);
     drop(permit);
-    gate.answered(retry::sign(&outcome), Instant::now());
+    gate.answered(retry::sign(&outcome), started, Instant::now());
     let settlement = retry::settle(outcome, record, attempt, &core.limits, now, rand::random());
     conclude(&core, &gate, item, attempt, settlement);
 }
