@@ -30,6 +30,16 @@ impl Dice {
         }
     }
 
+    /// Exponentially distributed around `mean`: mostly less, at times much more, at most twenty times as much.
+    pub(crate) fn around(self, question: &str, mean: u64) -> u64 {
+        if mean == 0 {
+            return 0;
+        }
+        // In (0, 1], so that the logarithm is finite.
+        let uniform = ((self.roll(question) >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+        (-uniform.ln() * mean as f64).min(20.0 * mean as f64) as u64
+    }
+
     fn roll(self, question: &str) -> u64 {
         question
             .bytes()
@@ -57,5 +67,13 @@ mod tests {
         assert_eq!(dice(5).happens("lost", 50.0), dice(5).happens("lost", 50.0));
         assert!(dice(5).happens("lost", 100.0) && !dice(5).happens("lost", 0.0));
         assert!((0..1_000).all(|number| dice(number).up_to("delay", 9) <= 9));
+        let mut tail: Vec<u64> = (0..10_000).map(|number| dice(number).around("tail", 1_000)).collect();
+        tail.sort_unstable();
+        let mean = tail.iter().sum::<u64>() / 10_000;
+        assert!((950..1_050).contains(&mean), "{mean}");
+        // Half are below ln 2 of the mean; one in a thousand is beyond seven times.
+        assert!((640..750).contains(&tail[5_000]), "{}", tail[5_000]);
+        assert!((6_000..20_001).contains(&tail[9_990]), "{}", tail[9_990]);
+        assert_eq!(dice(1).around("tail", 0), 0);
     }
 }

@@ -17,6 +17,7 @@
 
 mod control;
 mod core;
+pub mod decoders;
 mod dice;
 mod http;
 mod mailbox;

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 /// What `GET /stats` answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Parts that were taken, repeated ones too.
+    /// Parts that were taken, repeated ones too; of a text that came whole over HTTP, as many as it is SMS.
     pub accepted: u64,
     /// Different messages among them, by client reference (a message without one counts as new).
     pub distinct: u64,
-    /// Parts that were taken again: the same reference and part.
+    /// Submissions that were taken again: the same reference and part.
     pub duplicates: u64,
     /// Texts that phones show, put together from their parts.
     pub texts: u64,

@@ -17,6 +17,8 @@ pub(crate) struct Shown {
     pub(crate) text: String,
     pub(crate) parts: u8,
     pub(crate) reference: Option<Uuid>,
+    /// SMPP's `validity_period`, of its last part.
+    pub(crate) validity: Option<String>,
     /// What its receipts say in the end: `delivered`, `failed`, `expired`, or `none`.
     pub(crate) outcome: &'static str,
 }
@@ -31,6 +33,7 @@ pub(crate) struct Piece {
     pub(crate) concat: u16,
     pub(crate) part: u8,
     pub(crate) total: u8,
+    pub(crate) validity: Option<String>,
     pub(crate) outcome: &'static str,
 }
 
@@ -63,10 +66,11 @@ impl Phones {
             concat,
             part,
             total,
+            validity,
             outcome,
         } = piece;
         if total <= 1 {
-            self.show(from, to, text, 1, reference, outcome, at);
+            self.show(from, to, text, 1, reference, validity, outcome, at);
             return;
         }
         let key = (from, to, concat, total);
@@ -97,7 +101,7 @@ impl Phones {
             let text = parts.iter().map(|(text, _)| text.as_str()).collect();
             let outcome = whole(parts.iter().map(|(_, outcome)| *outcome));
             let (from, to, _, total) = key;
-            self.show(from, to, text, total, reference, outcome, at);
+            self.show(from, to, text, total, reference, validity, outcome, at);
         }
     }
 
@@ -109,6 +113,7 @@ impl Phones {
         text: String,
         parts: u8,
         reference: Option<Uuid>,
+        validity: Option<String>,
         outcome: &'static str,
         at: Timestamp,
     ) {
@@ -121,6 +126,7 @@ impl Phones {
             text,
             parts,
             reference,
+            validity,
             outcome,
         });
         if self.shown.len() > KEPT {
@@ -164,6 +170,7 @@ mod tests {
             concat,
             part,
             total: 2,
+            validity: None,
             outcome: if part == 2 { "failed" } else { "delivered" },
         };
         let at = Timestamp::UNIX_EPOCH;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::{Body, Bytes, to_bytes},
     extract::{RawQuery, State},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use domain::sms;
 use uuid::Uuid;
 
 pub(crate) use callback::{CalledBack, call_back, client, reply};
@@ -80,6 +81,7 @@ async fn submit(
         ..
     } = wanted;
     let callback = callback.or_else(|| core.script().callback_url.clone());
+    let counts = u32::from(sms::measure(&text).parts);
     let verdict = core.take(Arrival {
         wants_receipt: callback.is_some(),
         client: Client::Http { profile, callback },
@@ -90,6 +92,8 @@ async fn submit(
         concat: 0,
         part: 1,
         total: 1,
+        counts,
+        validity: None,
     });
     match verdict {
         Verdict::Taken { id, after } => {
@@ -106,6 +110,7 @@ async fn submit(
             let broken = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) });
             (StatusCode::OK, Body::from_stream(broken)).into_response()
         }
+        Verdict::Half { id } => half(profile.taken(&id)).await,
         Verdict::Garbage => (
             StatusCode::OK,
             [(CONTENT_TYPE, "application/octet-stream")],
@@ -116,6 +121,15 @@ async fn submit(
         Verdict::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy").into_response(),
         Verdict::Refused => profile.refused(),
     }
+}
+
+/// An answer whose connection breaks in the middle of its body.
+async fn half(answer: Response) -> Response {
+    let (head, body) = answer.into_parts();
+    let whole = to_bytes(body, 1 << 16).await.unwrap_or_default();
+    let first = whole.slice(..whole.len() / 2);
+    let broken = futures::stream::iter([Ok(first), Err(std::io::Error::other("cut"))]);
+    Response::from_parts(head, Body::from_stream(broken))
 }
 
 /// The client reference, where only the callback's address carries it.

@@ -11,16 +11,16 @@ use uuid::Uuid;
 use super::Profile;
 
 /// What a request asks for.
-pub(super) struct Wanted {
-    pub(super) from: String,
-    pub(super) to: String,
-    pub(super) text: String,
-    pub(super) reference: Option<Uuid>,
-    pub(super) callback: Option<String>,
+pub(crate) struct Wanted {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) text: String,
+    pub(crate) reference: Option<Uuid>,
+    pub(crate) callback: Option<String>,
 }
 
 impl Profile {
-    pub(super) fn read(self, query: &str, body: &[u8]) -> Option<Wanted> {
+    pub(crate) fn read(self, query: &str, body: &[u8]) -> Option<Wanted> {
         match self {
             Profile::Twilio => {
                 let get = form(body);

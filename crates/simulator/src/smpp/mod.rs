@@ -8,10 +8,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use pdu::{receipt, reply};
+pub(crate) use pdu::{arrival, receipt, reply};
 
 use crate::core::Core;
 
+/// No PDU that we know is longer: `message_payload` holds 64 KiB.
+pub(crate) const MAX_PDU: usize = 70_000;
 /// How long sessions may take to end when the simulator stops.
 const PARTING: Duration = Duration::from_secs(2);
 

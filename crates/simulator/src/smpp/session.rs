@@ -90,7 +90,7 @@ pub(super) async fn run(core: Arc<Core>, stream: TcpStream, shutdown: Cancellati
 impl Session {
     async fn work(&mut self, stream: TcpStream, shutdown: CancellationToken) {
         let (reader, mut writer) = stream.into_split();
-        let codec = CommandCodec::new().with_max_length(70_000);
+        let codec = CommandCodec::new().with_max_length(super::MAX_PDU);
         let mut frames = FramedRead::with_capacity(reader, codec, 64 * 1024);
         let opened = Instant::now();
         loop {
@@ -232,8 +232,7 @@ impl Session {
         let error = |status| Command::new(status, sequence, SubmitSmResp::default());
         match verdict {
             Verdict::Taken { id, after } => {
-                let id = COctetString::from_string(id).unwrap_or_else(|_| COctetString::empty());
-                let answer = Command::new(CommandStatus::EsmeRok, sequence, SubmitSmResp::new(id, Vec::new()));
+                let answer = taken(sequence, id);
                 if after.is_zero() {
                     self.put(answer);
                 } else {
@@ -247,6 +246,12 @@ impl Session {
             Verdict::Ambiguous => self.put(error(CommandStatus::EsmeRsubmitfail)),
             Verdict::Silent => {}
             Verdict::Cut => return Next::Cut,
+            Verdict::Half { id } => {
+                let mut bytes = BytesMut::new();
+                encode(&taken(sequence, id), &mut bytes);
+                self.out.extend_from_slice(&bytes[..bytes.len() / 2]);
+                return Next::End;
+            }
             Verdict::Garbage => {
                 self.out.extend_from_slice(b"\xff\xff\xff\xffHTTP/1.1 200 OK\r\n\r\n");
                 return Next::End;
@@ -305,6 +310,11 @@ fn encode(command: &Command, out: &mut BytesMut) {
     // Writing to memory has no error that could happen.
     let written = CommandCodec::new().encode(command, out);
     debug_assert!(written.is_ok());
+}
+
+fn taken(sequence: u32, id: String) -> Command {
+    let id = COctetString::from_string(id).unwrap_or_else(|_| COctetString::empty());
+    Command::new(CommandStatus::EsmeRok, sequence, SubmitSmResp::new(id, Vec::new()))
 }
 
 fn system_id() -> COctetString<1, 16> {
