@@ -32,6 +32,8 @@ pub struct Fake {
     /// While set, submissions are kept waiting.
     pub hangs: AtomicBool,
     pub delay: Mutex<Duration>,
+    /// Until then it keeps to itself what it gets, as an adapter that was throttled does.
+    pub pauses_until: Mutex<Option<Instant>>,
     behave: Mutex<Behave>,
     pub submitted: Mutex<Vec<Sent>>,
     pub in_flight: AtomicUsize,
@@ -59,6 +61,7 @@ impl Fake {
             up: AtomicBool::new(true),
             hangs: AtomicBool::new(false),
             delay: Mutex::new(Duration::ZERO),
+            pauses_until: Mutex::default(),
             behave: Mutex::new(Box::new(accept)),
             submitted: Mutex::default(),
             in_flight: AtomicUsize::new(0),
@@ -117,6 +120,11 @@ impl Gateway for Fake {
 
     fn is_up(&self) -> bool {
         self.up.load(Ordering::SeqCst)
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        let until = (*self.pauses_until.lock().unwrap())?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
     async fn close(&self) {

@@ -3,13 +3,20 @@
 
 use std::{
     collections::HashMap,
+    sync::{Arc, Mutex, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use domain::{Class, Phone, State};
 use events::Outbound;
+use gateways::Outcome;
+use jiff::{SignedDuration, Timestamp};
+use simulator::Script;
 
-use crate::dispatcher_stand::{Stand, eventually, most_within, outbound};
+use crate::{
+    dispatcher_stand::{Stand, accept, eventually, most_within, outbound},
+    support::simulator::Simulator,
+};
 
 fn many(numbers: std::ops::Range<usize>, class: Class) -> Vec<Outbound> {
     numbers.map(|number| outbound(number, class)).collect()
@@ -206,4 +213,171 @@ async fn a_slow_gateway_does_not_hold_up_the_bulk_of_another() {
     assert_eq!(slow.sent().len(), blocking.len());
     assert!(slow.times().values().all(|times| *times == 1));
     assert_eq!(stand.store.audit(None, None).await.unwrap().violations, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_pauses_gets_nothing_meanwhile_and_no_burst_after() {
+    let stand = Stand::new(MAIN).await;
+    let fake = stand.fake("main");
+    let records = many(0..700, Class::Marketing);
+    stand.append(&records).await;
+    let dispatcher = stand.start();
+    eventually("it sends", || fake.sent().len() >= 100).await;
+    let until = Instant::now() + Duration::from_secs(1);
+    *fake.pauses_until.lock().unwrap() = Some(until);
+    let begun = Instant::now();
+    eventually("the pause is over", || Instant::now() >= until).await;
+    let during = fake
+        .sent()
+        .iter()
+        .filter(|sent| sent.at > begun && sent.at < until)
+        .count();
+    // One may have been on its way when it began.
+    assert!(during <= 1, "{during} went out while it paused");
+    eventually("all are sent", || fake.sent().len() == records.len()).await;
+    stand.until_committed().await;
+    dispatcher.stop().await;
+    let most = most_within(Duration::from_secs(1), &fake.sent());
+    assert!(f64::from(most) <= f64::from(RATE) * 1.02, "{most} parts in a second");
+    assert!(fake.times().values().all(|times| *times == 1));
+}
+
+const TWO: &str = r#"
+[[gateway]]
+name = "first"
+kind = "smpp"
+address = "127.0.0.1:1"
+system_id = "tamtam"
+rate = 100
+window = 10
+priority = 1
+
+[[gateway]]
+name = "second"
+kind = "smpp"
+address = "127.0.0.1:1"
+system_id = "tamtam"
+rate = 1000
+window = 10
+priority = 2
+
+[policy]
+quiet_hours = "off"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_gateway_that_throttles_goes_by_another_and_it_gets_its_own_back() {
+    let stand = Stand::new(TWO).await;
+    let (first, second) = (stand.fake("first"), stand.fake("second"));
+    let throttled = |_: &gateways::Submission, _: usize| Outcome::Retry {
+        code: "0x58".into(),
+        throttled: true,
+    };
+    first.behaves(throttled);
+    let records = many(0..400, Class::Marketing);
+    stand.append(&records).await;
+    let dispatcher = stand.start();
+    // What was thrown back waits for its time; the rest is through long before the first one's rate would have it.
+    eventually("the other one takes over", || second.sent().len() >= 300).await;
+    let thrown_back = first.sent().len();
+    assert!(
+        thrown_back < 100,
+        "{thrown_back} were tried at a gateway that throttles"
+    );
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let notes = taken.clone();
+    first.behaves(move |submission, number| {
+        notes.lock().unwrap().push(submission.reference);
+        accept(submission, number)
+    });
+    stand.pass(600);
+    stand.until(&records, |row| row.state == State::Accepted).await;
+    // And back: the first one is preferred again as soon as it takes what it gets.
+    let before = taken.lock().unwrap().len();
+    eventually_sent(&stand, || taken.lock().unwrap().len() > before + 10).await;
+    dispatcher.stop().await;
+    let mut accepted_by: HashMap<uuid::Uuid, usize> = second.times();
+    for reference in taken.lock().unwrap().iter() {
+        *accepted_by.entry(*reference).or_default() += 1;
+    }
+    assert!(accepted_by.values().all(|times| *times == 1));
+}
+
+/// Sends one message after the other until it is so.
+async fn eventually_sent(stand: &Stand, mut there: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    for number in 10_000.. {
+        if there() {
+            return;
+        }
+        assert!(Instant::now() < until, "it never came back");
+        let probe = outbound(number, Class::Transactional);
+        stand.append(std::slice::from_ref(&probe)).await;
+        stand.until(&[probe], |row| row.state == State::Accepted).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_cut_connection_moves_nothing_to_another_gateway() {
+    let stand = Stand::new(TWO).await;
+    let (first, second) = (stand.fake("first"), stand.fake("second"));
+    let records = many(0..200, Class::Marketing);
+    stand.append(&records).await;
+    first.hangs.store(true, Ordering::SeqCst);
+    let dispatcher = stand.start();
+    eventually("a window is in flight", || first.in_flight.load(Ordering::SeqCst) == 10).await;
+    // The connection breaks: all that was in flight fails at once, and it is back within a moment.
+    let cut = first.sent().len();
+    first.behaves(move |submission, number| match number <= cut {
+        true => Outcome::Unknown {
+            code: None,
+            parts: Vec::new(),
+        },
+        false => accept(submission, number),
+    });
+    let begun = Instant::now();
+    first.up.store(false, Ordering::SeqCst);
+    first.hangs.store(false, Ordering::SeqCst);
+    eventually("they failed", || first.in_flight.load(Ordering::SeqCst) == 0).await;
+    first.up.store(true, Ordering::SeqCst);
+    // On a machine that is busy the moment may have been a long one.
+    let was_short = begun.elapsed() < Duration::from_millis(400);
+    stand
+        .until(&records, |row| matches!(row.state, State::Accepted | State::Unknown))
+        .await;
+    dispatcher.stop().await;
+    let elsewhere = second.sent().len();
+    assert!(!was_short || elsewhere == 0, "{elsewhere} went by the other one");
+    assert_eq!(first.times().len() + elsewhere, records.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_is_the_validity_that_the_gateway_is_told() {
+    let simulator = Simulator::start(Script {
+        receipts: false,
+        ..Script::default()
+    })
+    .await;
+    let stand = Stand::new(&MAIN.replace("127.0.0.1:1", &simulator.smpp)).await;
+    let (mut hurried, patient) = (outbound(1, Class::Transactional), outbound(2, Class::Transactional));
+    hurried.deadline = Some(Timestamp::now() + SignedDuration::from_secs(7_200));
+    stand.append(&[hurried.clone(), patient.clone()]).await;
+    let dispatcher = stand.start_real();
+    stand
+        .until(&[hurried.clone(), patient.clone()], |row| row.state == State::Accepted)
+        .await;
+    dispatcher.stop().await;
+    let shown = simulator.messages().await;
+    let validity = |record: &Outbound| {
+        let id = record.message_id.to_string();
+        let found = shown.iter().find(|shown| shown["reference"] == id.as_str()).unwrap();
+        found["validity"].clone()
+    };
+    assert!(validity(&patient).is_null());
+    let told = validity(&hurried).as_str().unwrap().to_owned();
+    // YYMMDDhhmmss000R: a little less than two hours, relative to its arrival.
+    let (hours, minutes): (i64, i64) = (told[6..8].parse().unwrap(), told[8..10].parse().unwrap());
+    assert!(told.starts_with("000000") && told.ends_with("000R"), "{told}");
+    assert!((110..=120).contains(&(hours * 60 + minutes)), "{told}");
+    simulator.stop().await;
 }

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     gateways::{accepted, message, open},
-    gateways_smpp::{Server, pdu_bytes},
+    gateways_smpp::{Connection, Pdu, Server, pdu_bytes},
     support::simulator::eventually,
 };
 
@@ -84,15 +84,132 @@ async fn a_bad_answer_over_smpp_leaves_the_outcome_unknown_and_the_next_message_
         }
         eventually("up", || async { gateway.is_up().then_some(()) }).await;
         let submitting = submit(number * 2 + 2);
-        let submission = loop {
-            let pdu = connection.read().await.unwrap();
-            // It says that it does not know the command.
-            if pdu.command == 4 {
-                break pdu;
-            }
-        };
+        let submission = next_submission(&mut connection).await;
         connection.answer(&submission, 0, b"id\0").await;
         accepted(&submitting.await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_drips_single_bytes_is_no_sign_of_life() {
+    let server = Server::start().await;
+    let gateway = open(&resources::Gateway {
+        enquire_link: Some("1s".parse().unwrap()),
+        response_timeout: Some("1s".parse().unwrap()),
+        ..resources::Gateway::smpp("main", &server.address, "tamtam")
+    });
+    let mut connection = server.bound().await;
+    eventually("up", || async { gateway.is_up().then_some(()) }).await;
+    let submitting = tokio::spawn({
+        let gateway = gateway.clone();
+        async move { gateway.submit(message(1, "x")).await }
+    });
+    let submission = connection.submission().await;
+    // The answer's length, and then for ever another byte of a body that is announced to be long.
+    let mut endless = pdu_bytes(SUBMIT_RESP, 0, submission.sequence, &[b'x'; 60_000]);
+    let drips = tokio::spawn(async move {
+        for byte in endless.drain(..) {
+            if connection.0.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("all of it was read");
+    });
+    let outcome = submitting.await.unwrap();
+    assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+    // It hangs up and comes back, and the next message goes out.
+    let mut connection = server.bound().await;
+    drips.await.unwrap();
+    eventually("up again", || async { gateway.is_up().then_some(()) }).await;
+    let submitting = tokio::spawn({
+        let gateway = gateway.clone();
+        async move { gateway.submit(message(2, "x")).await }
+    });
+    let submission = connection.submission().await;
+    connection.answer(&submission, 0, b"id\0").await;
+    accepted(&submitting.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_pdus_in_a_row_that_belong_to_nothing_reset_the_bind() {
+    type Stray = fn(u32) -> Vec<u8>;
+    let strays: [(&str, Stray); 2] = [
+        ("answers to nothing", |number| {
+            pdu_bytes(SUBMIT_RESP, 0, 70_000 + number, b"id\0")
+        }),
+        ("commands that nobody knows", |number| {
+            pdu_bytes(0x7777, 0, number, b"??")
+        }),
+    ];
+    for (name, stray) in strays {
+        let server = Server::start().await;
+        let gateway = open(&resources::Gateway::smpp("main", &server.address, "tamtam"));
+        let mut connection = server.bound().await;
+        eventually("up", || async { gateway.is_up().then_some(()) }).await;
+        // An answer that belongs to something in between: it goes on.
+        let submit = |number: u128| {
+            let gateway = gateway.clone();
+            tokio::spawn(async move { gateway.submit(message(number, "x")).await })
+        };
+        for round in 1..=2 {
+            let submitting = submit(round);
+            let submission = next_submission(&mut connection).await;
+            for number in 0..4 {
+                connection.0.write_all(&stray(number)).await.unwrap();
+            }
+            connection.answer(&submission, 0, b"id\0").await;
+            accepted(&submitting.await.unwrap());
+        }
+        let submitting = submit(3);
+        next_submission(&mut connection).await;
+        for number in 0..5 {
+            connection.0.write_all(&stray(number)).await.unwrap();
+        }
+        let outcome = submitting.await.unwrap();
+        assert!(matches!(outcome, Outcome::Unknown { .. }), "{name}: {outcome:?}");
+        server.bound().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_answers_are_not_astray() {
+    let server = Server::start().await;
+    let gateway = open(&resources::Gateway {
+        response_timeout: Some("1s".parse().unwrap()),
+        ..resources::Gateway::smpp("main", &server.address, "tamtam")
+    });
+    let mut connection = server.bound().await;
+    eventually("up", || async { gateway.is_up().then_some(()) }).await;
+    let submit = |number: u128| {
+        let gateway = gateway.clone();
+        tokio::spawn(async move { gateway.submit(message(number, "x")).await })
+    };
+    let late: Vec<_> = (1..=8).map(submit).collect();
+    let mut submissions = Vec::new();
+    for _ in 0..8 {
+        submissions.push(connection.submission().await);
+    }
+    for one in late {
+        let outcome = one.await.unwrap();
+        assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+    }
+    for submission in &submissions {
+        connection.answer(submission, 0, b"late\0").await;
+    }
+    let submitting = submit(9);
+    let submission = connection.submission().await;
+    connection.answer(&submission, 0, b"id\0").await;
+    accepted(&submitting.await.unwrap());
+}
+
+/// The next submission; what says that it does not know a command is passed over.
+async fn next_submission(connection: &mut Connection) -> Pdu {
+    loop {
+        let pdu = connection.read().await.unwrap();
+        if pdu.command == 4 {
+            return pdu;
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gateways::Outcome;
+use resources::gateway::SmppVersion;
 use simulator::Script;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
@@ -33,6 +34,7 @@ pub struct Server {
 pub struct Pdu {
     pub command: u32,
     pub sequence: u32,
+    pub body: Vec<u8>,
 }
 
 pub struct Connection(pub TcpStream);
@@ -46,12 +48,17 @@ impl Server {
 
     /// The next connection, bound.
     pub async fn bound(&self) -> Connection {
+        self.bound_by().await.0
+    }
+
+    /// The same, and the PDU that bound it.
+    async fn bound_by(&self) -> (Connection, Pdu) {
         let (stream, _) = self.listener.accept().await.unwrap();
         let mut connection = Connection(stream);
         let bind = connection.read().await.unwrap();
         assert_eq!(bind.command, BIND_TRANSMITTER);
         connection.answer(&bind, 0, b"s\0").await;
-        connection
+        (connection, bind)
     }
 }
 
@@ -65,6 +72,7 @@ impl Connection {
         Some(Pdu {
             command: word(4),
             sequence: word(12),
+            body,
         })
     }
 
@@ -150,6 +158,8 @@ async fn throttling_pauses_the_bind_and_then_the_part_comes_again() {
         .await
         .unwrap();
     assert_eq!(connection.read().await.unwrap().command, ENQUIRE_LINK | ANSWER);
+    // Whoever hands over is told, and need not spend its rate on what would only wait here.
+    assert!(gateway.pause().is_some_and(|pause| pause <= Duration::from_secs(1)));
     let other = tokio::spawn({
         let gateway = gateway.clone();
         async move { gateway.submit(message(2, "x")).await }
@@ -166,6 +176,172 @@ async fn throttling_pauses_the_bind_and_then_the_part_comes_again() {
     }
     assert_eq!(accepted(&submitting.await.unwrap()).len(), 2);
     accepted(&other.await.unwrap());
+    assert_eq!(gateway.pause(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bind_that_pauses_leaves_the_work_to_the_other() {
+    let server = Server::start().await;
+    let gateway = open(&resources::Gateway {
+        binds: 2,
+        ..resource(&server.address)
+    });
+    let (mut one, mut other) = (server.bound().await, server.bound().await);
+    let submit = |number: u128| {
+        let gateway = gateway.clone();
+        tokio::spawn(async move { gateway.submit(message(number, "x")).await })
+    };
+    // Both are up as soon as each has had a message.
+    let mut number = 0;
+    let mut taken = [false, false];
+    while taken != [true, true] {
+        number += 1;
+        let submitting = submit(number);
+        let (connection, pdu, index) = tokio::select! {
+            pdu = one.submission() => (&mut one, pdu, 0),
+            pdu = other.submission() => (&mut other, pdu, 1),
+        };
+        connection.answer(&pdu, 0, b"id\0").await;
+        accepted(&submitting.await.unwrap());
+        taken[index] = true;
+    }
+    let throttled = submit(number + 1);
+    let (mut pauses, mut works) = tokio::select! {
+        pdu = one.submission() => { one.answer(&pdu, 0x58, b"").await; (one, other) }
+        pdu = other.submission() => { other.answer(&pdu, 0x58, b"").await; (other, one) }
+    };
+    let since = std::time::Instant::now();
+    let outcome = throttled.await.unwrap();
+    assert!(matches!(outcome, Outcome::Retry { throttled: true, .. }), "{outcome:?}");
+    assert_eq!(gateway.pause(), None, "one of them takes more");
+    for more in 2..8 {
+        let submitting = submit(number + more);
+        let (connection, pdu) = tokio::select! {
+            pdu = works.submission() => (&mut works, pdu),
+            pdu = pauses.submission() => {
+                // On a machine that is busy the pause may be over by now.
+                assert!(since.elapsed() >= Duration::from_millis(900), "{:?}", since.elapsed());
+                (&mut pauses, pdu)
+            }
+        };
+        connection.answer(&pdu, 0, b"id\0").await;
+        accepted(&submitting.await.unwrap());
+    }
+}
+
+/// What a `submit_sm` says, field by field.
+#[derive(Debug, PartialEq)]
+struct Fields {
+    service_type: String,
+    source: (u8, u8, String),
+    dest: (u8, u8, String),
+    validity: String,
+    data_coding: u8,
+    text: Vec<u8>,
+    tlvs: Vec<u8>,
+}
+
+fn c_string(bytes: &mut &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap();
+    let text = String::from_utf8(bytes[..end].to_vec()).unwrap();
+    *bytes = &bytes[end + 1..];
+    text
+}
+
+fn octet(bytes: &mut &[u8]) -> u8 {
+    let first = bytes[0];
+    *bytes = &bytes[1..];
+    first
+}
+
+fn fields(pdu: &Pdu) -> Fields {
+    let mut body = pdu.body.as_slice();
+    let bytes = &mut body;
+    let service_type = c_string(bytes);
+    let source = (octet(bytes), octet(bytes), c_string(bytes));
+    let dest = (octet(bytes), octet(bytes), c_string(bytes));
+    // esm_class, protocol_id, priority_flag, schedule_delivery_time.
+    let _ = (octet(bytes), octet(bytes), octet(bytes), c_string(bytes));
+    let validity = c_string(bytes);
+    // registered_delivery, replace_if_present_flag.
+    let _ = (octet(bytes), octet(bytes));
+    let data_coding = octet(bytes);
+    let _ = octet(bytes);
+    let length = usize::from(octet(bytes));
+    let (text, tlvs) = bytes.split_at(length);
+    Fields {
+        service_type,
+        source,
+        dest,
+        validity,
+        data_coding,
+        text: text.to_vec(),
+        tlvs: tlvs.to_vec(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_resource_says_is_on_the_wire() {
+    let server = Server::start().await;
+    let gateway = open(&resources::Gateway {
+        version: SmppVersion::V50,
+        system_type: Some("BULK".into()),
+        service_type: Some("CMT".into()),
+        source_ton: Some(2),
+        source_npi: Some(8),
+        dest_ton: Some(0),
+        dest_npi: Some(9),
+        gsm_coding: Some(0xF1),
+        ucs2_coding: Some(0x18),
+        reference_tlv: 0,
+        tlvs: std::collections::BTreeMap::from([("0x1400".into(), "shop".into())]),
+        ..resource(&server.address)
+    });
+    let (mut connection, bind) = server.bound_by().await;
+    let mut body = bind.body.as_slice();
+    assert_eq!(c_string(&mut body), "tamtam");
+    assert_eq!(c_string(&mut body), "secret");
+    assert_eq!(c_string(&mut body), "BULK");
+    assert_eq!(octet(&mut body), 0x50, "the version");
+    eventually("up", || async { gateway.is_up().then_some(()) }).await;
+
+    let mut sent = message(1, "é");
+    sent.expires_at = Some(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(3_600));
+    let submitting = tokio::spawn({
+        let gateway = gateway.clone();
+        async move { gateway.submit(sent).await }
+    });
+    let pdu = connection.submission().await;
+    connection.answer(&pdu, 0, b"id\0").await;
+    accepted(&submitting.await.unwrap());
+    let read = fields(&pdu);
+    assert!(
+        read.validity.starts_with("00000000595") || read.validity == "000000010000000R",
+        "{}",
+        read.validity
+    );
+    let expected = Fields {
+        service_type: "CMT".into(),
+        source: (2, 8, "BOUTIQUE".into()),
+        dest: (0, 9, "262692100001".into()),
+        validity: read.validity.clone(),
+        data_coding: 0xF1,
+        text: vec![0x05],
+        tlvs: b"\x14\x00\x00\x04shop".to_vec(),
+    };
+    assert_eq!(read, expected);
+
+    let submitting = tokio::spawn({
+        let gateway = gateway.clone();
+        async move { gateway.submit(message(2, "ж")).await }
+    });
+    let pdu = connection.submission().await;
+    connection.answer(&pdu, 0, b"id\0").await;
+    accepted(&submitting.await.unwrap());
+    let read = fields(&pdu);
+    assert_eq!((read.data_coding, read.text.as_slice()), (0x18, &[0x04, 0x36][..]));
+    assert_eq!(read.validity, "", "it has no deadline");
+    gateway.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
