@@ -1,15 +1,20 @@
-//! Dead letters: listed, and put back once.
+//! Dead letters: made of what cannot be read, listed, and put back once.
 
 use api::{
     Role,
     dead_letters::{Filter, Replayed},
 };
 use bus::{Log, NewRecord, ReadLimits, StoredRecord};
-use events::{DeadLetter, Envelope, Topic};
+use events::{Callback, Click, DeadLetter, Envelope, Inbound, Job, Outbound, Record as _, Topic};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::support::server::{Server, admin, caller};
+use crate::support::{
+    fleet::Fleet,
+    process,
+    server::{Server, admin, caller},
+    tamtam::{PATIENCE, orders},
+};
 
 fn letter(number: u128, topic: &str, stage: &str) -> DeadLetter {
     let envelope = Envelope {
@@ -123,4 +128,103 @@ async fn a_dead_letter_is_put_back_as_it_was_and_once() {
         server.api.dead_letters_replay(&caller, &unknown).await.unwrap().missing,
         1
     );
+}
+
+/// Every topic that a stage reads, the stage, and the type of its records.
+const READ: [(Topic, &str, &str); 7] = [
+    (Topic::Events, "segmenter", "order.placed"),
+    (Topic::Inbound, "segmenter", Inbound::KIND),
+    (Topic::Clicks, "segmenter", Click::KIND),
+    (Topic::Jobs, "renderer", Job::KIND),
+    (Topic::OutboundTransactional, "dispatcher", Outbound::KIND),
+    (Topic::OutboundBulk, "dispatcher", Outbound::KIND),
+    (Topic::Callbacks, "receipt-collector", Callback::KIND),
+];
+
+/// A record of `kind` as somebody else's mistake puts it onto a topic.
+fn bad(topic: Topic, kind: &str, value: &[u8]) -> NewRecord {
+    let envelope = Envelope {
+        id: format!("bad-{topic}-{kind}"),
+        source: "elsewhere".into(),
+        kind: kind.into(),
+        time: None,
+        subject: Some("c0".into()),
+        traceparent: None,
+    };
+    NewRecord {
+        topic,
+        key: "c0".into(),
+        headers: envelope.to_headers(),
+        value: value.to_vec(),
+    }
+}
+
+/// On every topic, before the real roles, each a process of its own: malformed JSON, and a record of a version to come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_record_on_any_topic_becomes_a_dead_letter_and_its_stage_goes_on() {
+    const PEOPLE: usize = 4;
+    let fleet = Fleet::start(500, PEOPLE).await;
+    let store = fleet.store().await;
+    let log = fleet.log(&store).await;
+    let records = READ.into_iter().flat_map(|(topic, _, kind)| {
+        let future = match topic {
+            // An event's own type has no version; what comes back on the topic has.
+            Topic::Events => "tamtam.timer.v2".to_owned(),
+            _ => kind.replace(".v1", ".v2"),
+        };
+        [bad(topic, kind, b"{\"not\": json"), bad(topic, &future, b"{}")]
+    });
+    log.append(records.collect()).await.unwrap();
+
+    // The letters of a topic, the oldest first.
+    let listed = |topic: Topic| {
+        let listed = fleet.json(&["dead-letters", "list", "--topic", topic.name()]);
+        listed["dead_letters"].as_array().unwrap().clone()
+    };
+    for (topic, stage, _) in READ {
+        let letters = process::eventually("two dead letters", PATIENCE, || {
+            let letters = listed(topic);
+            (letters.len() >= 2).then_some(letters)
+        });
+        assert_eq!(letters.len(), 2, "{letters:?}");
+        for letter in &letters {
+            assert_eq!(
+                (&letter["stage"], &letter["topic"]),
+                (&stage.into(), &topic.name().into())
+            );
+            let reason = letter["reason"].as_str().unwrap();
+            assert!(!reason.is_empty(), "{letter}");
+        }
+    }
+
+    // Nothing stands still: what is good goes through all of them, transactional and bulk.
+    let orders = fleet.installation.file("events.ndjson", &orders(PEOPLE));
+    assert_eq!(fleet.json(&["events", "publish", &orders])["accepted"], PEOPLE);
+    let campaign = fleet.launch();
+    let status = fleet.installation.settled(fleet.console(), &campaign);
+    assert_eq!(status["delivered"], PEOPLE, "{status}");
+    process::eventually("the confirmations' receipts", PATIENCE, || {
+        let receipts = fleet.installation.tail(fleet.console(), "receipts");
+        let delivered = receipts
+            .iter()
+            .filter(|receipt| receipt["data"]["state"] == "delivered");
+        (delivered.count() >= 2 * PEOPLE).then_some(())
+    });
+
+    // Put back, its stage reads it again: it is as bad as before, at a new place.
+    for (topic, ..) in READ {
+        let letter = listed(topic).remove(0);
+        let id = letter["id"].as_str().unwrap();
+        assert_eq!(fleet.json(&["dead-letters", "replay", id])["replayed"], 1);
+        let again = process::eventually("the dead letter of what was put back", PATIENCE, || {
+            let mut letters = listed(topic);
+            (letters.len() >= 3).then(|| letters.pop().unwrap())
+        });
+        assert_eq!(again["partition"], letter["partition"]);
+        assert!(again["offset"].as_i64() > letter["offset"].as_i64(), "{again} {letter}");
+        assert_eq!(again["reason"], letter["reason"]);
+        let pending = fleet.json(&["dead-letters", "list", "--pending", "--topic", topic.name()]);
+        assert_eq!(pending["dead_letters"].as_array().unwrap().len(), 2, "{pending}");
+    }
+    assert_eq!(fleet.json(&["audit"])["violations"], 0);
 }

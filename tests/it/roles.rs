@@ -1,4 +1,4 @@
-//! The real binary: each role as its own process, and `tamtam up` killed, started again and stopped.
+//! The real binary: each role as its own process, started by its flags, and `tamtam up` killed, stopped and started again.
 
 use std::time::{Duration, Instant};
 
@@ -26,11 +26,16 @@ async fn every_role_as_its_own_process_and_messages_go_through() {
         assert!(!process.at("database").contains("password"), "{role}");
     }
     let (installation, console) = (&fleet.installation, fleet.console());
-    let file = installation.file("events.ndjson", &orders(MESSAGES));
-    let published = installation.json(console, &["events", "publish", &file]);
+    // Somebody whom nobody has told us of is no mistake of the event's: it is taken, and the message ends by that name.
+    let stranger = r#"{"id":"o","source":"shop","type":"order.placed","contact_id":"nobody","data":{"amount":1}}"#;
+    let lines = format!("{}{stranger}\n", orders(MESSAGES));
+    let published = installation.json(
+        console,
+        &["events", "publish", &installation.file("events.ndjson", &lines)],
+    );
     assert_eq!(
         (&published["accepted"], &published["rejected"]),
-        (&MESSAGES.into(), &0.into())
+        (&(MESSAGES + 1).into(), &0.into())
     );
 
     let delivered = eventually("all receipts", PATIENCE, || {
@@ -42,6 +47,16 @@ async fn every_role_as_its_own_process_and_messages_go_through() {
         (delivered.len() >= MESSAGES).then_some(delivered)
     });
     assert_eq!(delivered.len(), MESSAGES, "a state is told once");
+    let unknown = eventually("the stranger's receipt", PATIENCE, || {
+        let receipts = installation.tail(console, "receipts");
+        let mut receipts = receipts.into_iter();
+        receipts.find(|record| record["data"]["contact_id"] == "nobody")
+    });
+    assert_eq!(
+        (&unknown["data"]["state"], &unknown["data"]["reason"]),
+        (&"suppressed".into(), &"unknown-contact".into()),
+        "{unknown}"
+    );
     let stats = stats(&fleet.simulator);
     assert_eq!(
         (&stats["distinct"], &stats["duplicates"]),
@@ -79,6 +94,44 @@ async fn every_role_is_stopped_in_the_middle_of_a_campaign_and_nothing_becomes_u
         "{counted}"
     );
     assert_eq!(fleet.json(&["audit"])["violations"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_is_stopped_in_the_middle_of_a_campaign_and_nothing_becomes_unknown() {
+    const CONTACTS: usize = 1_500;
+    let installation = Installation::private().await;
+    let simulator = installation.start(&["simulator"]);
+    let up = ["up", "--data-dir", "data"];
+    let mut first = installation.start(&up);
+    let file = installation.file("resources.toml", &resources(simulator.at("simulator_smpp"), 200));
+    installation.json(&first, &["apply", "-f", &file]);
+    let file = installation.file("contacts.csv", &contacts(CONTACTS));
+    installation.json(&first, &["contacts", "import", &file]);
+    let id = installation.launch(&first);
+    eventually("the first messages", PATIENCE, || {
+        (stats(&simulator)["distinct"].as_u64() > Some(100)).then_some(())
+    });
+
+    let asked = Instant::now();
+    assert!(first.terminate().success(), "{}", first.log_tail());
+    assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
+    let taken = stats(&simulator)["distinct"].as_u64().unwrap();
+    assert!(taken < CONTACTS as u64, "it was over before it was stopped");
+
+    let second = installation.start(&up);
+    let status = installation.settled(&second, &id);
+    assert_eq!(
+        (&status["planned"], &status["delivered"], &status["unknown"]),
+        (&CONTACTS.into(), &CONTACTS.into(), &0.into()),
+        "{status}"
+    );
+    let counted = stats(&simulator);
+    assert_eq!(
+        (&counted["distinct"], &counted["duplicates"]),
+        (&CONTACTS.into(), &0.into()),
+        "{counted}"
+    );
+    assert_eq!(installation.json(&second, &["audit"])["violations"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

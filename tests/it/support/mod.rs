@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod kafka;
 pub mod process;
 pub mod proxy;
+pub mod publisher;
 pub mod server;
 pub mod simulator;
 pub mod tamtam;
