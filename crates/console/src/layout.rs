@@ -1,6 +1,6 @@
 //! What every page stands in, and the pieces that several pages share.
 
-use api::Caller;
+use api::{ApiError, Caller};
 use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -70,9 +70,23 @@ pub(crate) fn error(message: &str) -> Markup {
     html! { p.error role="alert" { (message) } }
 }
 
+/// What an operation did not do: its own message is English, and stands in the visitor's words.
+pub(crate) fn refused(language: Language, refusal: &ApiError) -> Markup {
+    let words = language.words();
+    let Some(frame) = words.refused(refusal) else {
+        return error(&refusal.message);
+    };
+    let (place, message) = words.place(&refusal.message);
+    html! {
+        p.error role="alert" {
+            (frame) @if let Some(place) = place { ", " (place) } " : " span lang="en" { (message) }
+        }
+    }
+}
+
 /// A page that only says what went wrong.
-pub(crate) fn error_page(language: Language, caller: Option<&Caller>, status: StatusCode, message: &str) -> Response {
-    let body = html! { div.card { h1 { (language.words().went_wrong) } (error(message)) } };
+pub(crate) fn error_page(language: Language, caller: Option<&Caller>, status: StatusCode, what: Markup) -> Response {
+    let body = html! { div.card { h1 { (language.words().went_wrong) } (what) } };
     let markup = page(language, caller, Section::None, language.words().went_wrong, body);
     (status, markup).into_response()
 }

@@ -175,7 +175,8 @@ impl Visit {
 
     /// An error as a page of its own.
     pub(crate) fn error(&self, error: &ApiError) -> Response {
-        layout::error_page(self.language, self.caller.as_ref(), status(error.kind), &error.message)
+        let what = layout::refused(self.language, error);
+        layout::error_page(self.language, self.caller.as_ref(), status(error.kind), what)
     }
 }
 

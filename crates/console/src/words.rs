@@ -3,6 +3,9 @@
 
 use std::fmt;
 
+use api::{ApiError, ErrorKind};
+use domain::Reason;
+
 /// A language of the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
@@ -108,7 +111,8 @@ words! {
     announce: "Annoncer", "Announce";
     sending_now: "En cours d'envoi", "Being sent";
     nothing_sent: "Aucune campagne pour l'instant.", "No campaign yet.";
-    latest: "Campagnes", "Campaigns";
+    campaigns: "Campagnes", "Campaigns";
+    latest: "Les plus récentes", "The latest";
     name: "Nom", "Name";
     state: "État", "State";
     progress: "Avancement", "Progress";
@@ -159,6 +163,14 @@ words! {
     summary: "Avant l'envoi", "Before sending";
     send_to: "Envoyer à", "Send to";
     change: "Modifier", "Change";
+    name_wrong: "Le nom de la campagne : 1 à 200 caractères.", "The campaign's name: expected 1 to 200 characters.";
+    sender_wrong: "L'expéditeur : 3 à 11 lettres, chiffres ou espaces en commençant par une lettre, un numéro court de 3 à 8 chiffres, ou un numéro international en +.", "The sender: expected 3 to 11 letters, digits or spaces beginning with a letter, a short code of 3 to 8 digits, or a number in E.164.";
+    text_wrong: "Le texte : 1 à 10 000 octets, sans caractère NUL.", "The text: expected 1 to 10,000 bytes, without a NUL character.";
+    start_wrong: "Le moment de l'envoi : un jour et une heure.", "When to send: expected a day and a time.";
+    deadline_wrong: "La fin de l'offre : un jour et une heure.", "The end of the offer: expected a day and a time.";
+    zone_wrong: "Le fuseau : un nom IANA, par exemple Indian/Reunion.", "The time zone: expected an IANA zone such as Indian/Reunion.";
+    summary_wrong: "Ce récapitulatif n'est pas le nôtre : vérifiez encore une fois.", "This summary is not ours: check once more.";
+    no_text: "Pour certains contacts il n'y a pas de texte :", "For some contacts there is no text:";
     not_found: "Cette page n'existe pas.", "There is no such page.";
     went_wrong: "Quelque chose n'a pas marché", "Something went wrong";
     history: "Journal", "Log";
@@ -178,10 +190,13 @@ words! {
 }
 
 impl Words {
+    fn is_french(&self) -> bool {
+        std::ptr::eq(self, &raw const FRENCH)
+    }
+
     /// A campaign's state.
     pub fn campaign_state(&self, state: &str) -> &'static str {
-        let french = std::ptr::eq(self, &raw const FRENCH);
-        match (state, french) {
+        match (state, self.is_french()) {
             ("draft", true) => "brouillon",
             ("draft", false) => "draft",
             ("scheduled", true) => "programmée",
@@ -195,6 +210,93 @@ impl Words {
             ("cancelled", true) => "annulée",
             ("cancelled", false) => "cancelled",
             _ => "?",
+        }
+    }
+
+    /// What was done with a campaign, from its log. An action without a word of ours stays as it is.
+    pub fn campaign_action<'a>(&self, action: &'a str) -> &'a str {
+        if !self.is_french() {
+            return action;
+        }
+        match action {
+            "created" => "créée",
+            "launched" => "lancée",
+            "started" => "commencée",
+            "paused" => "mise en pause",
+            "resumed" => "reprise",
+            "cancelled" => "annulée",
+            "finished" => "terminée",
+            "left out" => "passée",
+            "audience cannot be read" => "audience illisible",
+            other => other,
+        }
+    }
+
+    /// Why a message is not sent.
+    pub fn reason(&self, reason: Reason) -> &'static str {
+        let (french, english) = match reason {
+            Reason::UnknownContact => ("contact inconnu", "unknown contact"),
+            Reason::NoPhone => ("sans téléphone", "no phone"),
+            Reason::NoConsent => ("sans consentement", "no consent"),
+            Reason::Stopped => ("a répondu STOP", "answered STOP"),
+            Reason::Blocked => ("bloqué", "blocked"),
+            Reason::QuietHours => ("heures de silence", "quiet hours"),
+            Reason::CapReached => ("trop de messages déjà", "too many messages already"),
+            Reason::DuplicatePhone => ("même téléphone qu'un autre contact", "same phone as another contact"),
+            Reason::DuplicateText => ("même texte il y a peu", "same text a short while ago"),
+            Reason::InvalidPhone => ("téléphone invalide", "invalid phone"),
+            Reason::DestinationNotAllowed => ("destination non permise", "destination not allowed"),
+            Reason::DestinationLimit => ("limite de la destination", "limit of the destination"),
+            Reason::MissingValue => ("champ manquant", "missing field"),
+            Reason::UnknownTemplate => ("modèle inconnu", "unknown template"),
+            Reason::TemplateFailed => ("modèle en erreur", "template failed"),
+            Reason::Budget => ("budget épuisé", "budget spent"),
+            Reason::ControlGroup => ("groupe témoin", "control group"),
+            Reason::DeadlinePassed => ("offre terminée", "offer over"),
+            Reason::ValidityPassed => ("délai dépassé", "too old"),
+            Reason::NoGateway => ("aucune passerelle", "no gateway"),
+            Reason::GatewayRefused => ("refusé par la passerelle", "refused by the gateway"),
+            Reason::RetriesExhausted => ("trop d'essais", "too many tries"),
+            Reason::Undeliverable => ("impossible à remettre", "undeliverable"),
+            Reason::OutcomeUnknown => ("issue inconnue", "outcome unknown"),
+            Reason::NoReceipt => ("sans accusé", "no receipt"),
+            Reason::CampaignCancelled => ("campagne annulée", "campaign cancelled"),
+            Reason::TriggerOff => ("déclencheur arrêté", "trigger switched off"),
+        };
+        if self.is_french() { french } else { english }
+    }
+
+    /// What stands before an operation's own message, which is English: nothing in English.
+    pub fn refused(&self, error: &ApiError) -> Option<&'static str> {
+        if !self.is_french() {
+            return None;
+        }
+        Some(match (error.kind, error.field.as_deref()) {
+            (ErrorKind::Invalid, Some("where")) => "L'expression n'est pas comprise",
+            (ErrorKind::Invalid, Some("text")) => "Le texte n'est pas compris",
+            (ErrorKind::Invalid, _) => "La demande n'est pas comprise",
+            (ErrorKind::NotFound, _) => "Introuvable",
+            (ErrorKind::Conflict, _) => "Impossible dans l'état actuel",
+            (ErrorKind::Forbidden, _) => self.forbidden,
+            (ErrorKind::Unauthenticated, _) => "Personne n'est connecté",
+            (ErrorKind::Unavailable, _) => "Pas de réponse pour l'instant : réessayez",
+            (ErrorKind::Internal, _) => self.went_wrong,
+        })
+    }
+
+    /// The place in a text that a message begins with (`line 1, column 9: …`), in this language, and the rest.
+    pub fn place<'a>(&self, message: &'a str) -> (Option<String>, &'a str) {
+        let Some((place, rest)) = message.split_once(": ") else {
+            return (None, message);
+        };
+        let is_place = place.split(", ").all(|part| {
+            let number = part.strip_prefix("line ").or_else(|| part.strip_prefix("column "));
+            number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        });
+        match (is_place, self.is_french()) {
+            (true, true) => (Some(place.replace("line", "ligne").replace("column", "colonne")), rest),
+            (true, false) => (Some(place.to_owned()), rest),
+            (false, _) => (None, message),
         }
     }
 }
@@ -226,5 +328,45 @@ mod tests {
     fn states_are_translated() {
         assert_eq!(Language::French.words().campaign_state("running"), "en cours");
         assert_eq!(Language::English.words().campaign_state("running"), "running");
+    }
+
+    #[test]
+    fn reasons_and_actions_are_translated() {
+        let (french, english) = (Language::French.words(), Language::English.words());
+        for reason in Reason::ALL {
+            assert_ne!(french.reason(reason), english.reason(reason), "{reason:?}");
+        }
+        for action in [
+            "created",
+            "launched",
+            "started",
+            "paused",
+            "resumed",
+            "cancelled",
+            "finished",
+            "left out",
+        ] {
+            assert_ne!(french.campaign_action(action), action);
+            assert_eq!(english.campaign_action(action), action);
+        }
+        assert_eq!(french.campaign_action("something new"), "something new");
+    }
+
+    #[test]
+    fn the_place_of_a_mistake_is_told_in_the_language() {
+        let french = Language::French.words();
+        assert_eq!(
+            french.place("column 10: expected a value"),
+            (Some("colonne 10".into()), "expected a value")
+        );
+        assert_eq!(
+            french.place("line 1, column 2: no"),
+            (Some("ligne 1, colonne 2".into()), "no")
+        );
+        assert_eq!(
+            french.place("there is no audience: none"),
+            (None, "there is no audience: none")
+        );
+        assert_eq!(french.place("nothing"), (None, "nothing"));
     }
 }

@@ -13,6 +13,7 @@ use api::{
 use axum::{
     Form,
     extract::State,
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use maud::{Markup, html};
@@ -24,7 +25,41 @@ use crate::{
     layout::{self, Section},
     words::Language,
 };
-use form::{Announcement, Launch};
+use form::{Announcement, Launch, Mistake};
+
+/// Why an announcement goes no further.
+enum Trouble {
+    Form(Mistake),
+    Api(ApiError),
+}
+
+impl From<Mistake> for Trouble {
+    fn from(mistake: Mistake) -> Trouble {
+        Trouble::Form(mistake)
+    }
+}
+
+impl From<ApiError> for Trouble {
+    fn from(error: ApiError) -> Trouble {
+        Trouble::Api(error)
+    }
+}
+
+impl Trouble {
+    fn shown(&self, language: Language) -> Markup {
+        match self {
+            Trouble::Form(mistake) => layout::error(mistake.message(language.words())),
+            Trouble::Api(error) => layout::refused(language, error),
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Trouble::Form(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Trouble::Api(error) => crate::status(error.kind),
+        }
+    }
+}
 
 /// Where times are meant when the page does not know better: the policy's zone, else UTC.
 async fn zone(app: &App) -> String {
@@ -74,7 +109,7 @@ pub(crate) async fn count(State(app): State<App>, visit: Visit, Form(announcemen
     let counted = async { app.api.audience_count(visit.caller()?, announcement.expression()).await };
     match counted.await {
         Ok(count) => contacts(visit.language, count),
-        Err(error) => layout::error(&error.message),
+        Err(error) => layout::refused(visit.language, &error),
     }
 }
 
@@ -92,7 +127,7 @@ pub(crate) async fn estimate(State(app): State<App>, visit: Visit, Form(announce
         @if !announcement.text.trim().is_empty() {
             @match preview(&app, &visit, &announcement).await {
                 Ok(preview) => (examples(language, &preview)),
-                Err(error) => (layout::error(&error.message)),
+                Err(trouble) => (trouble.shown(language)),
             }
         }
     }
@@ -112,7 +147,7 @@ fn counter(language: Language, text: &str) -> Markup {
     }
 }
 
-async fn preview(app: &App, visit: &Visit, announcement: &Announcement) -> Result<Preview, ApiError> {
+async fn preview(app: &App, visit: &Visit, announcement: &Announcement) -> Result<Preview, Trouble> {
     let template = announcement.template("preview")?;
     let request = PreviewRequest {
         condition: Some(announcement.expression().to_owned()),
@@ -123,14 +158,16 @@ async fn preview(app: &App, visit: &Visit, announcement: &Announcement) -> Resul
         deadline: announcement.deadline()?,
         ..PreviewRequest::default()
     };
-    app.api.preview(visit.caller()?, &request).await
+    Ok(app.api.preview(visit.caller()?, &request).await?)
 }
 
 fn examples(language: Language, preview: &Preview) -> Markup {
     let words = language.words();
     html! {
         @if preview.texts.is_empty() { p.soft { (words.no_preview) } }
-        @if let Some(refusal) = &preview.refusal { (layout::error(refusal)) }
+        @if let Some(refusal) = &preview.refusal {
+            p.error role="alert" { (words.no_text) " " span lang="en" { (refusal) } }
+        }
         @for example in &preview.texts {
             div.sms { (example.text) small { (example.parts) " " (words.sms_part) " · " (example.encoding) } }
         }
@@ -148,7 +185,7 @@ fn cost(language: Language, preview: &Preview) -> Markup {
         }
         @if !preview.suppressed.is_empty() {
             p.hint { (words.left_out) " : "
-                @for (reason, share) in &preview.suppressed { span { code { (reason) } " " (language.number(*share)) " " } }
+                @for (reason, share) in &preview.suppressed { span title=(reason.as_str()) { (words.reason(*reason)) " " (language.number(*share)) " " } }
             }
         }
     }
@@ -172,7 +209,7 @@ pub(crate) async fn summary(State(app): State<App>, visit: Visit, Form(announcem
     };
     let preview = match checked.await {
         Ok(preview) => preview,
-        Err(error) => return html! { div.card { (layout::error(&error.message)) } },
+        Err(trouble) => return html! { div.card { (trouble.shown(language)) } },
     };
     html! {
         div.card {
@@ -200,20 +237,22 @@ pub(crate) async fn summary(State(app): State<App>, visit: Visit, Form(announcem
 pub(crate) async fn launch(State(app): State<App>, visit: Visit, Form(launch): Form<Launch>) -> Response {
     match start(&app, &visit, &launch).await {
         Ok(id) => layout::go(&visit.headers, &format!("/campaigns/{id}")),
-        Err(error) if visit.headers.contains_key("hx-request") => {
-            html! { div.card { (layout::error(&error.message)) } }.into_response()
+        Err(trouble) if visit.headers.contains_key("hx-request") => {
+            html! { div.card { (trouble.shown(visit.language)) } }.into_response()
         }
-        Err(error) => visit.error(&error),
+        Err(trouble) => layout::error_page(
+            visit.language,
+            visit.caller.as_ref(),
+            trouble.status(),
+            trouble.shown(visit.language),
+        ),
     }
 }
 
-async fn start(app: &App, visit: &Visit, launch: &Launch) -> Result<Uuid, ApiError> {
+async fn start(app: &App, visit: &Visit, launch: &Launch) -> Result<Uuid, Trouble> {
     let (caller, announcement) = (visit.caller()?, launch.announcement());
     announcement.check()?;
-    let key: Uuid = launch
-        .key
-        .parse()
-        .map_err(|_| ApiError::invalid("key", "expected the key of a summary"))?;
+    let key: Uuid = launch.key.parse().map_err(|_| Mistake::Summary)?;
     let template: Template = announcement.template(&format!("announce-{}", key.simple()))?;
     let name = template.name.clone();
     app.api.announcement_template(caller, template).await?;

@@ -45,7 +45,7 @@ async fn body(app: &App, visit: &Visit, id: Uuid) -> Result<(String, Markup), Ap
                 @for line in &log {
                     tr {
                         td.soft { (line.at.strftime("%F %T UTC").to_string()) }
-                        td { (line.action) }
+                        td { (words.campaign_action(&line.action)) }
                         td { (line.by) }
                         td.soft { @if let Some(detail) = &line.detail { (detail) } }
                     }
@@ -66,7 +66,7 @@ pub(crate) async fn events(State(app): State<App>, visit: Visit, Path(id): Path<
             Some(
                 live(app, visit, id)
                     .await
-                    .unwrap_or_else(|error| layout::error(&error.message)),
+                    .unwrap_or_else(|error| layout::refused(visit.language, &error)),
             )
         }
     })

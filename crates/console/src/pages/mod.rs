@@ -12,6 +12,6 @@ use axum::{http::StatusCode, response::Response};
 use crate::{Visit, layout};
 
 pub(crate) async fn not_found(visit: Visit) -> Response {
-    let message = visit.language.words().not_found;
-    layout::error_page(visit.language, visit.caller.as_ref(), StatusCode::NOT_FOUND, message)
+    let what = layout::error(visit.language.words().not_found);
+    layout::error_page(visit.language, visit.caller.as_ref(), StatusCode::NOT_FOUND, what)
 }

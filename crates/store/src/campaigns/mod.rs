@@ -130,6 +130,18 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
+    /// Those that are running or paused, the newest first.
+    pub async fn campaigns_sending(&self, limit: i64) -> Result<Vec<Campaign>, StoreError> {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "select {COLUMNS} from campaigns where state in ('running', 'paused')
+             order by created_at desc, id desc limit $1"
+        )))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(read).collect()
+    }
+
     /// Who did what with a campaign, oldest first.
     pub async fn campaign_log(&self, id: Uuid) -> Result<Vec<CampaignLogLine>, StoreError> {
         let rows: Vec<(At, String, String, Option<String>)> =

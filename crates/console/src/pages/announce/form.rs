@@ -1,13 +1,39 @@
 //! The form: its fields, and what they mean.
 
-use api::ApiError;
 use domain::Class;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use maud::{Markup, html};
 use resources::Template;
 use serde::Deserialize;
 
-use crate::words::Language;
+use crate::words::{Language, Words};
+
+/// What is not as it must be, told without asking anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    Name,
+    Sender,
+    Text,
+    Start,
+    Deadline,
+    Zone,
+    /// The key of a summary is none of ours.
+    Summary,
+}
+
+impl Mistake {
+    pub(crate) fn message(self, words: &Words) -> &'static str {
+        match self {
+            Mistake::Name => words.name_wrong,
+            Mistake::Sender => words.sender_wrong,
+            Mistake::Text => words.text_wrong,
+            Mistake::Start => words.start_wrong,
+            Mistake::Deadline => words.deadline_wrong,
+            Mistake::Zone => words.zone_wrong,
+            Mistake::Summary => words.summary_wrong,
+        }
+    }
+}
 
 /// What is to be announced, as it was typed.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -86,12 +112,9 @@ impl Announcement {
     }
 
     /// What can be told without asking anybody.
-    pub(crate) fn check(&self) -> Result<(), ApiError> {
+    pub(crate) fn check(&self) -> Result<(), Mistake> {
         if self.name.trim().is_empty() || self.name.chars().count() > 200 {
-            return Err(ApiError::invalid(
-                "name",
-                "the campaign's name: expected 1 to 200 characters",
-            ));
+            return Err(Mistake::Name);
         }
         self.template("check")?;
         self.start()?;
@@ -100,7 +123,7 @@ impl Announcement {
     }
 
     /// The text as a marketing template.
-    pub(crate) fn template(&self, name: &str) -> Result<Template, ApiError> {
+    pub(crate) fn template(&self, name: &str) -> Result<Template, Mistake> {
         let template = Template {
             name: name.to_owned(),
             class: Class::Marketing,
@@ -116,34 +139,32 @@ impl Announcement {
             max_parts: None,
         };
         let problems = resources::Resource::Template(template.clone()).check();
-        match problems.into_iter().next() {
-            Some(problem) => Err(ApiError::invalid(
-                problem.key,
-                format!("{}: {}", problem.key, problem.message),
-            )),
+        match problems.first() {
             None => Ok(template),
+            Some(problem) if problem.key == "sender" => Err(Mistake::Sender),
+            // Of what a person types only the text is left: the rest is ours.
+            Some(_) => Err(Mistake::Text),
         }
     }
 
-    pub(crate) fn start(&self) -> Result<Option<Timestamp>, ApiError> {
-        self.instant("start", &self.start)
+    pub(crate) fn start(&self) -> Result<Option<Timestamp>, Mistake> {
+        self.instant(&self.start, Mistake::Start)
     }
 
-    pub(crate) fn deadline(&self) -> Result<Option<Timestamp>, ApiError> {
-        self.instant("deadline", &self.deadline)
+    pub(crate) fn deadline(&self) -> Result<Option<Timestamp>, Mistake> {
+        self.instant(&self.deadline, Mistake::Deadline)
     }
 
-    fn instant(&self, field: &'static str, text: &str) -> Result<Option<Timestamp>, ApiError> {
+    fn instant(&self, text: &str, mistake: Mistake) -> Result<Option<Timestamp>, Mistake> {
         if text.is_empty() {
             return Ok(None);
         }
-        let zone = TimeZone::get(self.zone.trim())
-            .map_err(|_| ApiError::invalid("zone", "the time zone: expected an IANA zone such as `Indian/Reunion`"))?;
+        let zone = TimeZone::get(self.zone.trim()).map_err(|_| Mistake::Zone)?;
         text.parse::<DateTime>()
             .ok()
             .and_then(|civil| zone.to_timestamp(civil).ok())
             .map(Some)
-            .ok_or_else(|| ApiError::invalid(field, format!("{field}: expected a day and a time")))
+            .ok_or(mistake)
     }
 }
 
@@ -217,20 +238,21 @@ mod tests {
             zone: "Réunion".into(),
             ..announcement
         };
-        assert_eq!(wrong.deadline().unwrap_err().field.as_deref(), Some("zone"));
+        assert_eq!(wrong.deadline(), Err(Mistake::Zone));
     }
 
     #[test]
     fn what_is_wrong_is_told_by_field() {
         assert!(announcement().check().is_ok());
         assert_eq!(announcement().template("x").unwrap().text, "Bonjour\n-20%");
-        let field = |change: fn(&mut Announcement)| {
+        let mistake = |change: fn(&mut Announcement)| {
             let mut one = announcement();
             change(&mut one);
-            one.check().unwrap_err().field.unwrap()
+            one.check().unwrap_err()
         };
-        assert_eq!(field(|one| one.name.clear()), "name");
-        assert_eq!(field(|one| one.text.clear()), "text");
-        assert_eq!(field(|one| one.sender = "X".into()), "sender");
+        assert_eq!(mistake(|one| one.name.clear()), Mistake::Name);
+        assert_eq!(mistake(|one| one.text.clear()), Mistake::Text);
+        assert_eq!(mistake(|one| one.sender = "X".into()), Mistake::Sender);
+        assert_eq!(mistake(|one| one.start = "tomorrow".into()), Mistake::Start);
     }
 }
