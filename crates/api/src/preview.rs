@@ -56,6 +56,10 @@ pub struct PreviewRequest {
     pub deadline: Option<Timestamp>,
     /// How many contacts to look at; absent: [`MAX_SAMPLE`].
     pub sample: Option<usize>,
+    /// The share of the audience that gets nothing, to compare with.
+    pub control_percent: u32,
+    /// What it may cost at most.
+    pub budget_micros: Option<i64>,
 }
 
 /// A text as a contact would get it. It is shown to whoever may write to them, and never logged.
@@ -113,6 +117,9 @@ impl Api {
         let now = self.clock.now();
         let start = request.at.unwrap_or(now).max(now);
         let sample = request.sample.unwrap_or(MAX_SAMPLE);
+        if request.control_percent > 100 {
+            return Err(ApiError::invalid("control_percent", "expected 0 to 100"));
+        }
         if !(1..=MAX_SAMPLE).contains(&sample) {
             return Err(ApiError::invalid("sample", format!("expected 1 to {MAX_SAMPLE}")));
         }
@@ -165,7 +172,9 @@ impl Api {
                 }
             }
         }
-        Ok(sums.scale(count, contacts.len(), &snapshot, start, refusal, shown(&composed)))
+        let mut preview = sums.scale(count, contacts.len(), &snapshot, start, refusal, shown(&composed));
+        preview.hold_back(request.control_percent, request.budget_micros, start);
+        Ok(preview)
     }
 
     /// What the suppression list says of each contact's phone.

@@ -118,10 +118,13 @@ fn limits() {
 
 #[test]
 fn names_that_nearly_are_fields() {
-    let near = |text: &str| parse(text).unwrap().near_misses();
-    assert_eq!(near("gendre = \"f\""), [("gendre".to_owned(), "gender")]);
-    assert_eq!(near("Birthdate is set"), [("Birthdate".to_owned(), "birth_date")]);
-    assert_eq!(near("points > 3 and age > 3 and gender is set"), []);
+    let attributes = ["shoe_size".to_owned(), "points".to_owned()];
+    let near = |name: &str| nearest(name, &attributes);
+    assert_eq!(near("gendre").as_deref(), Some("gender"));
+    assert_eq!(near("Birthdate").as_deref(), Some("birth_date"));
+    assert_eq!(near("shoesize").as_deref(), Some("shoe_size"));
+    assert_eq!(near("point").as_deref(), Some("points"));
+    assert_eq!(near("loyalty"), None);
 }
 
 fn contact() -> Contact {

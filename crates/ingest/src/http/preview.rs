@@ -68,6 +68,12 @@ struct PreviewRequestJson {
     /// How many contacts to look at, up to 1,000; absent: 1,000.
     #[serde(default)]
     sample: Option<usize>,
+    /// The share of the audience that gets nothing, to compare with: 0 to 100.
+    #[serde(default)]
+    control_percent: u32,
+    /// The most it may cost, in millionths of the account's currency.
+    #[serde(default)]
+    budget_micros: Option<i64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -138,6 +144,8 @@ async fn preview(
         at: asked.at.map(|at| at.0),
         deadline: asked.deadline.map(|deadline| deadline.0),
         sample: asked.sample,
+        control_percent: asked.control_percent,
+        budget_micros: asked.budget_micros,
     };
     let mut preview = PreviewJson::from(http.api.preview(&call.caller, &request).await?);
     if let Some(condition) = &request.condition {
