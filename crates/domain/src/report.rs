@@ -304,10 +304,14 @@ mod tests {
                 });
             }
             let rows = report.rows.values();
-            rows.map(|figures| (figures.parts, figures.cost_micros)).collect::<Vec<_>>()
+            rows.map(|figures| (figures.parts, figures.cost_micros))
+                .collect::<Vec<_>>()
         };
         assert_eq!(costs(&[By::Campaign]), [(7, 280_000), (3, 135_000)]);
         assert_eq!(costs(&[By::Day]), [(5, 200_000), (5, 215_000)]);
-        assert_eq!(costs(&[By::Campaign, By::Day]), [(5, 200_000), (2, 80_000), (3, 135_000)]);
+        assert_eq!(
+            costs(&[By::Campaign, By::Day]),
+            [(5, 200_000), (2, 80_000), (3, 135_000)]
+        );
     }
 }

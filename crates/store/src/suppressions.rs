@@ -143,7 +143,7 @@ impl Tx {
             return Ok(0);
         }
         // In order, so that two of us wait for each other and do not deadlock.
-        sqlx::query("select from suppressions where phone_hash = any($1) order by phone_hash for update")
+        sqlx::query("select 1 from suppressions where phone_hash = any($1) order by phone_hash for update")
             .bind(hashes)
             .execute(&mut *self.inner)
             .await?;

@@ -212,10 +212,7 @@ pub fn run(cli: Cli, environment: BTreeMap<String, String>) -> Result<(), Failur
         Command::Audit(arguments) => client(commands::audit::run(&connection(&arguments.client)?, &arguments)),
         Command::Receipts(command) => client(commands::receipts::run(&connection(command.client())?, &command)),
         Command::Replies(command) => client(commands::replies::run(&connection(command.client())?, &command)),
-        Command::Suppressions(command) => client(commands::suppressions::run(
-            &connection(command.client())?,
-            &command,
-        )),
+        Command::Suppressions(command) => client(commands::suppressions::run(&connection(command.client())?, &command)),
         Command::Report(command) => client(commands::report::run(&connection(command.client())?, &command)),
         Command::DeadLetters(command) => client(commands::dead_letters::run(&connection(command.client())?, &command)),
         Command::Topics(command) => client(commands::topics::run(&connection(command.client())?, &command)),

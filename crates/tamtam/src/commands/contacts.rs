@@ -113,7 +113,15 @@ pub async fn run(connection: &Connection, command: &Contacts) -> Result<(), Fail
                 return output::json(&said);
             }
             let rows = said["consents"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let columns = ["purpose", "given", "at", "source", "wording", "recorded_at", "recorded_by"];
+            let columns = [
+                "purpose",
+                "given",
+                "at",
+                "source",
+                "wording",
+                "recorded_at",
+                "recorded_by",
+            ];
             output::table(rows, &columns)
         }
         Contacts::Erase(arguments) => {
