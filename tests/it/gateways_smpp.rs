@@ -187,6 +187,7 @@ async fn a_bind_that_pauses_leaves_the_work_to_the_other() {
         ..resource(&server.address)
     });
     let (mut one, mut other) = (server.bound().await, server.bound().await);
+    eventually("up", || async { gateway.is_up().then_some(()) }).await;
     let submit = |number: u128| {
         let gateway = gateway.clone();
         tokio::spawn(async move { gateway.submit(message(number, "x")).await })
