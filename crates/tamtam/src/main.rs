@@ -16,7 +16,7 @@ use clap::Parser;
 
 /// Records are many small pieces of memory that live for a batch.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let environment: BTreeMap<String, String> = std::env::vars_os()
