@@ -123,7 +123,7 @@ async fn measure(url: String, brokers: Option<String>, count: usize) -> Result<(
     )?;
     loop {
         let lags = log.lag("receipt-collector", &[Topic::Callbacks]).await?;
-        if lags.iter().all(|lag| lag.records == 0) {
+        if lags.iter().all(|lag| lag.committed >= lag.end) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

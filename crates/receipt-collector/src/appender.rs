@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,8 +22,8 @@ const BATCH: usize = 500;
 const QUEUE: usize = 2_000;
 /// After this the gateway is told to bring it again: it will give up on us about then anyway.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// More callbacks than this waiting for their append: the machine has its hands full.
-const FLOOD: usize = 100;
+/// More callbacks than this waiting for their answer: the machine has its hands full.
+const FLOOD: usize = 200;
 /// How long the understanding of what is kept may be put off for what is to be kept.
 const PUT_OFF: Duration = Duration::from_millis(500);
 /// How often to look.
@@ -35,6 +35,8 @@ type Waiting = (NewRecord, oneshot::Sender<Result<(), Undelivered>>);
 #[derive(Clone, Debug)]
 pub(crate) struct Appender {
     queue: mpsc::Sender<Waiting>,
+    /// Callbacks that are not answered yet.
+    unanswered: Arc<AtomicUsize>,
     ids: Arc<Ids>,
     live: Live,
     phone_key: PhoneKey,
@@ -53,6 +55,7 @@ impl Appender {
         tokio::spawn(append(log, waiting));
         Appender {
             queue,
+            unanswered: Arc::default(),
             ids: Arc::new(Ids {
                 prefix: rand::random(),
                 next: AtomicU64::new(0),
@@ -64,14 +67,14 @@ impl Appender {
 
     /// For who should make way.
     pub(crate) fn edge(&self) -> Edge {
-        Edge(self.queue.downgrade())
+        Edge(self.unanswered.clone())
     }
 }
 
 /// Gateways wait for their answer and give up; what is kept can be understood a little later. So in a flood the edge goes
 /// first, and the step, half a second a batch, after it.
 #[derive(Clone, Debug)]
-pub(crate) struct Edge(mpsc::WeakSender<Waiting>);
+pub(crate) struct Edge(Arc<AtomicUsize>);
 
 impl Edge {
     /// Waits until the flood is over, or it has been waited for long enough.
@@ -83,8 +86,16 @@ impl Edge {
     }
 
     fn is_flooded(&self) -> bool {
-        let queue = self.0.upgrade();
-        queue.is_some_and(|queue| queue.max_capacity() - queue.capacity() > FLOOD)
+        self.0.load(Ordering::Relaxed) > FLOOD
+    }
+}
+
+/// Counts an answer, also where nobody waits for it any more.
+struct Answered<'a>(&'a AtomicUsize);
+
+impl Drop for Answered<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -104,6 +115,8 @@ impl Incoming for Appender {
             self.queue.send((record, answer)).await.map_err(|_| lost("stopped"))?;
             kept.await.map_err(|_| lost("stopped"))?
         };
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        let _answered = Answered(&self.unanswered);
         tokio::time::timeout(PATIENCE, kept)
             .await
             .map_err(|_| lost("the bus does not answer"))?

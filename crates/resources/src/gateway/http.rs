@@ -5,7 +5,7 @@
 //! misspelt placeholder is found when the resource is applied. Answers and callbacks are read by names: a field of a
 //! form, a query or a JSON object, or a JSON pointer (RFC 6901) where the name begins with `/`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -180,6 +180,17 @@ pub enum CallbackAuth {
     Twilio,
 }
 
+/// A ready-made profile. Each callback asks for it, so it is read once.
+fn parsed(name: &str) -> Option<&'static Http> {
+    static PARSED: LazyLock<BTreeMap<&str, Http>> = LazyLock::new(|| {
+        PROFILES
+            .iter()
+            .filter_map(|(name, text)| Some((*name, toml::from_str(text).ok()?)))
+            .collect()
+    });
+    PARSED.get(name)
+}
+
 impl Http {
     /// The profile with the keys here over it.
     pub fn resolved(mut self) -> Result<Http, Problem> {
@@ -188,12 +199,8 @@ impl Http {
             Some(name) if name == "custom" => return Ok(self),
             Some(name) => name,
         };
-        let text = PROFILES
-            .iter()
-            .find(|(profile, _)| *profile == name)
-            .map(|(_, text)| *text);
-        let base: Http = text
-            .and_then(|text| toml::from_str(text).ok())
+        let base = parsed(&name)
+            .cloned()
             .ok_or_else(|| Problem::new("http", "`profile` expected: twilio, vonage, ovh, kannel or custom"))?;
         let mut headers = base.headers;
         headers.extend(self.headers);
