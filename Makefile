@@ -57,11 +57,13 @@ crash-kafka: ## the same on a real Apache Kafka
 SEED ?= 1
 MESSAGES ?= 200
 BUS ?= postgres
+WORLDS ?= 1
 
-chaos: ## RUNS runs with faults from seed SEED on, of MESSAGES messages each; BUS=kafka on a real Apache Kafka; TABLE=FILE keeps the result
+chaos: ## RUNS runs with faults from seed SEED on, of MESSAGES messages each, WORLDS at once; BUS=kafka on a real Apache Kafka; RELEASE=true with the release binary; TABLE=FILE keeps the result
 	$(INSTALL) build postgresql $(if $(filter kafka,$(BUS)),kafka)
-	cargo build --locked -p tamtam --features failpoints
+	cargo build --locked -p tamtam $(if $(RELEASE),--release,--features failpoints)
 	TAMTAM_TEST_BUS=$(BUS) TAMTAM_CHAOS_SEED=$(SEED) TAMTAM_CHAOS_RUNS=$(RUNS) TAMTAM_CHAOS_MESSAGES=$(MESSAGES) \
+	  TAMTAM_CHAOS_WORLDS=$(WORLDS) $(if $(RELEASE),TAMTAM_TEST_BINARY=$(abspath target/release/tamtam)) \
 	  $(if $(TABLE),TAMTAM_CHAOS_TABLE=$(abspath $(TABLE))) cargo test --locked -p tests -- --nocapture chaos::nothing_is_lost
 
 BACKLOG ?= 1000000
@@ -139,6 +141,19 @@ bench-growth: bench-build ## what a message costs against contacts, history, tri
 bench-peers: bench-build ## Kannel, Jasmin, hand-written senders and, of a checkout LISTMONK_SRC, listmonk; writes target/bench/peers.json
 	$(INSTALL) peers
 	$(WITH_KAFKA) '$(BENCH) peers'
+
+.PHONY: bench-examples bench-renders bench-callbacks bench-triggers
+bench-examples: bench-build
+	cargo build --release --locked -p tamtam -p bench -p renderer -p segmenter -p receipt-collector --bins --examples
+
+bench-renders: bench-examples ## texts judged, rendered and priced a second on one core
+	target/release/examples/renders
+
+bench-callbacks: bench-examples ## callbacks a second that are kept and answered on Kafka, and how long a short link's redirect takes
+	$(WITH_KAFKA) 'target/release/examples/callbacks 200000 $$KAFKA'
+
+bench-triggers: bench-examples ## what an event costs the segmenter with 10, 1,000 and 10,000 triggers
+	target/release/examples/triggers
 
 bench-instructions: ## instructions of the pure hot functions, against the committed counts
 	$(INSTALL) build valgrind
