@@ -103,11 +103,21 @@ pub struct Preview {
     pub parts: BTreeMap<u16, usize>,
     /// Estimated, over all.
     pub total_parts: i64,
+    /// Estimated, over all: the parts without and with smart encoding, whichever the template has; absent where they are the
+    /// same.
+    pub smart: Option<SmartEffect>,
     /// Estimated, over all, in millionths of the account's currency.
     pub cost_micros: i64,
     /// How long the gateways need at their rates; absent where no gateway serves them.
     pub seconds: Option<i64>,
     pub ends_at: Option<Timestamp>,
+}
+
+/// What smart encoding makes of a campaign's parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SmartEffect {
+    pub parts_without: i64,
+    pub parts_with: i64,
 }
 
 impl Api {
@@ -162,8 +172,12 @@ impl Api {
         let mut phones = HashSet::new();
         for (contact, stopped) in contacts.iter().zip(stopped) {
             match judge.judge(contact, stopped, &mut phones) {
-                Ok((text, deferred)) => {
+                Ok((text, deferred, otherwise)) => {
                     sums.add(&snapshot, contact, &text, deferred);
+                    sums.add_smart(match template.smart {
+                        true => (otherwise, text.parts),
+                        false => (text.parts, otherwise),
+                    });
                     composed.push((contact, text));
                 }
                 Err((reason, detail)) => {
@@ -212,6 +226,7 @@ fn template_of(request: &PreviewRequest, snapshot: &Snapshot) -> Result<Template
                 purpose: None,
                 sender: request.sender.clone().unwrap_or_else(|| "PREVIEW".into()),
                 text: text.clone(),
+                brand: None,
                 smart: request.smart,
                 language: None,
                 languages: BTreeMap::new(),
@@ -243,13 +258,14 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// What would become of one contact's message: its text and whether it waits, or why there is none.
+    /// What would become of one contact's message: its text, whether it waits, and how many parts it would take with `smart`
+    /// the other way; or why there is none.
     fn judge<'c>(
         &self,
         contact: &'c Contact,
         stopped: Stopped,
         phones: &mut HashSet<&'c str>,
-    ) -> Result<(Composed, bool), (Reason, Option<String>)> {
+    ) -> Result<(Composed, bool, u16), (Reason, Option<String>)> {
         let phone = contact.phone.as_ref().ok_or((Reason::NoPhone, None))?;
         if !phones.insert(phone.e164()) {
             return Err((Reason::DuplicatePhone, None));
@@ -287,7 +303,11 @@ impl Judge<'_> {
             deadline: self.deadline,
         };
         match self.composer.compose(&compose) {
-            Ok(text) => Ok((text, deferred)),
+            Ok(text) => {
+                let otherwise = self.composer.compose_otherwise(&compose);
+                let otherwise = otherwise.map_or(text.parts, |otherwise| otherwise.parts);
+                Ok((text, deferred, otherwise))
+            }
             Err(refusal) => Err((refusal.reason, Some(refusal.detail))),
         }
     }

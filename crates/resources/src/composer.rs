@@ -148,15 +148,31 @@ impl Composer {
     }
 
     pub fn compose(&self, input: &Compose<'_>) -> Result<Composed, Refusal> {
+        let composed = self.write(input, None)?;
+        let most = self.max_parts(input.template);
+        match composed.parts > most {
+            true => Err(failed(format!(
+                "the text takes {} parts, the limit is {most}",
+                composed.parts
+            ))),
+            false => Ok(composed),
+        }
+    }
+
+    /// The text as it would be if the template's `smart` were the other way, however many parts it takes: to show what
+    /// `smart` is good for.
+    pub fn compose_otherwise(&self, input: &Compose<'_>) -> Result<Composed, Refusal> {
+        let smart = self.template(input.template).is_some_and(|template| template.smart);
+        self.write(input, Some(!smart))
+    }
+
+    /// `smart` instead of the template's own.
+    fn write(&self, input: &Compose<'_>, smart: Option<bool>) -> Result<Composed, Refusal> {
         let Some(prepared) = self.templates.get(input.template) else {
             return Err(Refusal {
                 reason: Reason::UnknownTemplate,
                 detail: format!("there is no template `{}`", input.template),
             });
-        };
-        let failed = |detail: String| Refusal {
-            reason: Reason::TemplateFailed,
-            detail,
         };
         let texts = prepared.texts.as_ref().map_err(|wrong| failed(wrong.clone()))?;
         let template = &prepared.template;
@@ -193,19 +209,15 @@ impl Composer {
         }
         if template.class == Class::Marketing {
             let tag = chosen.language.or(input.contact.language.as_deref());
-            optout::add(&mut text, &self.policy, &template.sender, tag, language);
+            let brand = template.brand.as_ref().or(self.policy.brand.as_ref());
+            optout::add_brand(&mut text, brand.map(String::as_str), &template.sender);
+            let literal = chosen.text.literal();
+            optout::add(&mut text, literal, &self.policy, &template.sender, tag, language);
         }
-        if template.smart {
+        if smart.unwrap_or(template.smart) {
             text = sms::smart(&text);
         }
         let measured = sms::measure(&text);
-        let most = self.max_parts(input.template);
-        if measured.parts > most {
-            return Err(failed(format!(
-                "the text takes {} parts, the limit is {most}",
-                measured.parts
-            )));
-        }
         Ok(Composed {
             class: template.class,
             sender: template.sender.clone(),
@@ -256,6 +268,13 @@ impl Composer {
             currency: self.policy.currency.clone().unwrap_or_default(),
             country: Some(home.code.clone()),
         }
+    }
+}
+
+fn failed(detail: String) -> Refusal {
+    Refusal {
+        reason: Reason::TemplateFailed,
+        detail,
     }
 }
 

@@ -6,7 +6,11 @@ use domain::contact::is_purpose;
 use jiff::{Timestamp, civil::Time};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Period, Problem, keyword::KeywordRule, template::PURPOSE};
+use crate::{
+    Period, Problem,
+    keyword::KeywordRule,
+    template::{BRAND, PURPOSE, brand_is_good},
+};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +30,10 @@ pub struct Policy {
     pub opt_out: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub opt_outs: BTreeMap<String, String>,
+    /// Whose name marketing texts begin with where their sender is a number and they do not name themselves; absent: none is
+    /// added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brand: Option<String>,
     /// What the short addresses of `link(…)` begin with, such as `https://s.example.com`: a name that leads to the
     /// callbacks' listener, where `/l/CODE` is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,7 +204,10 @@ impl Policy {
 
     /// What national numbers belong to that a source sends.
     pub fn region_of(&self, source: &str) -> Option<&str> {
-        self.regions.get(source).or(self.default_region.as_ref()).map(String::as_str)
+        self.regions
+            .get(source)
+            .or(self.default_region.as_ref())
+            .map(String::as_str)
     }
 
     pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
@@ -251,6 +262,9 @@ impl Policy {
         {
             problems.push(Problem::new("cap", PURPOSE));
         }
+        if self.brand.as_deref().is_some_and(|brand| !brand_is_good(brand)) {
+            problems.push(Problem::new("brand", BRAND));
+        }
         if self.max_parts.is_some_and(|parts| !(1..=255).contains(&parts)) {
             problems.push(Problem::new("max_parts", "expected 1 to 255"));
         }
@@ -274,7 +288,10 @@ impl Policy {
         }
         let is_region = |region: &str| region.len() == 2 && region.bytes().all(|byte| byte.is_ascii_uppercase());
         for (key, bad) in [
-            ("default_region", self.default_region.iter().any(|region| !is_region(region))),
+            (
+                "default_region",
+                self.default_region.iter().any(|region| !is_region(region)),
+            ),
             ("regions", self.regions.values().any(|region| !is_region(region))),
         ] {
             if bad {

@@ -27,6 +27,10 @@ pub struct Template {
     pub sender: String,
     /// The text in the language that is used when no other fits.
     pub text: String,
+    /// Whose name a marketing text begins with where its sender is a number and it does not name itself; absent: the
+    /// policy's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brand: Option<String>,
     /// Replace what has a faithful GSM-7 form, so that the text needs fewer parts.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub smart: bool,
@@ -117,10 +121,21 @@ impl Template {
                 problems.push(Problem::new("variant", "`weight` expected from 1 to 1000"));
             }
         }
+        if self.brand.as_deref().is_some_and(|brand| !brand_is_good(brand)) {
+            problems.push(Problem::new("brand", BRAND));
+        }
         if self.max_parts.is_some_and(|parts| !(1..=255).contains(&parts)) {
             problems.push(Problem::new("max_parts", "expected 1 to 255"));
         }
     }
+}
+
+/// What a brand is to be.
+pub(crate) const BRAND: &str = "expected a name of 1 to 30 characters";
+
+pub(crate) fn brand_is_good(brand: &str) -> bool {
+    let brand = brand.trim();
+    !brand.is_empty() && brand.chars().count() <= 30 && !brand.contains(char::is_control)
 }
 
 fn sender_is_good(sender: &str) -> bool {

@@ -6,7 +6,7 @@ use domain::{Contact, Reason};
 use jiff::{SignedDuration, Timestamp};
 use resources::{Snapshot, composer::Composed};
 
-use super::{Preview, PreviewText, after};
+use super::{Preview, PreviewText, SmartEffect, after};
 
 /// What the sample adds up to.
 #[derive(Default)]
@@ -16,6 +16,8 @@ pub(super) struct Sums {
     pub suppressed: BTreeMap<Reason, usize>,
     parts: BTreeMap<u16, usize>,
     cost_micros: i64,
+    /// Parts without and with smart encoding.
+    smart: (u64, u64),
     /// Parts by the gateway that would take them.
     gateways: BTreeMap<String, u64>,
 }
@@ -70,6 +72,12 @@ impl Sums {
         }
     }
 
+    /// The parts of one text without and with smart encoding.
+    pub(super) fn add_smart(&mut self, (without, with): (u16, u16)) {
+        self.smart.0 += u64::from(without);
+        self.smart.1 += u64::from(with);
+    }
+
     pub(super) fn scale(
         self,
         count: i64,
@@ -111,6 +119,10 @@ impl Sums {
             refusal,
             texts,
             total_parts: scaled(total as f64),
+            smart: (self.smart.0 != self.smart.1).then(|| SmartEffect {
+                parts_without: scaled(self.smart.0 as f64),
+                parts_with: scaled(self.smart.1 as f64),
+            }),
             cost_micros: scaled(self.cost_micros as f64),
             parts: self.parts,
             seconds,

@@ -1,15 +1,16 @@
 //! What is worth knowing of a template when it is applied, beside its mistakes: how many contacts lack a field that it
-//! writes without a default, and how many parts its texts take with usual and with the longest values.
+//! writes without a default, which attributes no contact has at all, how many parts its texts take with usual and with the
+//! longest values, and what `smart` makes of them.
 //!
 //! A contact's values are those of the contacts that there are. What an event or a campaign will give is not known: it is
 //! a word, a number or a time, whichever the template's filters take.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::{Contact, Phone};
+use domain::{Contact, Phone, template::is_contact_field};
 use resources::{
     Snapshot, Template,
-    composer::{Compose, Composer},
+    composer::{Compose, Composer, Needs},
 };
 use serde_json::{Map, Value};
 use store::{StoreError, fields::FieldUse};
@@ -55,6 +56,7 @@ impl Api {
                         ));
                     }
                 }
+                notes.extend(unknown(needs, contacts, &uses));
                 notes.extend(parts(&composer, template, &needs.variables, &uses));
                 notes
             })
@@ -65,6 +67,22 @@ impl Api {
 /// `contact.city` is the field `city`.
 fn field_of(name: &str) -> Option<&str> {
     name.strip_prefix("contact.")?.split('.').next()
+}
+
+/// What is written with a default, or asked for, and is in no contact: any name may be an attribute, so a misspelt one is no
+/// mistake, and its default is what everybody would read.
+fn unknown(needs: &Needs, contacts: i64, uses: &BTreeMap<&str, FieldUse>) -> Vec<String> {
+    needs
+        .variables
+        .difference(&needs.required)
+        .filter(|name| {
+            field_of(name)
+                .filter(|field| !is_contact_field(field))
+                .and_then(|field| uses.get(field))
+                .is_some_and(|one| contacts > 0 && one.lacking == contacts)
+        })
+        .map(|name| format!("none of {contacts} contacts has {name}: is the attribute written as it is imported?"))
+        .collect()
 }
 
 /// How many parts the text takes; nothing where no values fit.
@@ -95,10 +113,19 @@ fn parts(
                 default_zone: None,
                 deadline: None,
             };
-            composer.compose(&input).ok()
+            let own = composer.compose(&input).ok()?;
+            let other = composer
+                .compose_otherwise(&input)
+                .map_or(own.parts, |other| other.parts);
+            let smart = match template.smart {
+                true => (other, own.parts),
+                false => (own.parts, other),
+            };
+            Some((own, smart))
         })
     };
-    let (usual, longest) = (composed(0)?, composed(1));
+    let (usual, smart) = composed(0)?;
+    let (longest, longest_smart) = composed(1).unzip();
     let plural = |parts: u16| if parts == 1 { "part" } else { "parts" };
     let mut note = format!("usually {} {} ({})", usual.parts, plural(usual.parts), usual.encoding);
     match longest {
@@ -110,6 +137,17 @@ fn parts(
         )),
         Some(_) => note.push_str(", also with the longest values"),
         None => note.push_str("; with the longest values it is refused: too many parts"),
+    }
+    let longest_smart = longest_smart.filter(|longest| *longest != smart);
+    for (smart, place) in [(Some(smart), ""), (longest_smart, " with the longest values")] {
+        if let Some((without, with)) = smart
+            && without != with
+        {
+            note.push_str(&format!(
+                "; {without} {} → {with} with `smart = true`{place}",
+                plural(without)
+            ));
+        }
     }
     Some(note)
 }
@@ -200,5 +238,71 @@ mod tests {
         )]);
         let note = parts(&Composer::new(&snapshot), &template, &needs.variables, &uses).unwrap();
         assert_eq!(note, "usually 1 part (GSM-7), 2 parts (GSM-7) with the longest values");
+    }
+
+    #[test]
+    fn what_smart_does_is_told() {
+        let note = |smart: bool, text: &str, longest: &str| {
+            let toml = format!(
+                "[[template]]\nname = \"t\"\nclass = \"transactional\"\nsender = \"36111\"\nsmart = {smart}\ntext = \"{text}\"\n"
+            );
+            let mut snapshot = Snapshot::default();
+            for resource in parse_toml(&toml).unwrap() {
+                snapshot.insert(resource, 1);
+            }
+            let template = snapshot.templates["t"].clone();
+            let uses = BTreeMap::from([(
+                "city",
+                FieldUse {
+                    lacking: 0,
+                    usual: Some("Ici".into()),
+                    longest: Some(longest.into()),
+                },
+            )]);
+            let needs = Composer::needs(&template);
+            parts(&Composer::new(&snapshot), &template, &needs.variables, &uses).unwrap()
+        };
+        let curly = format!("l’{} {{{{ contact.city }}}}", "a".repeat(80));
+        assert_eq!(
+            note(false, &curly, "Ici"),
+            "usually 2 parts (UCS-2), also with the longest values; 2 parts → 1 with `smart = true`"
+        );
+        assert_eq!(
+            note(true, &curly, &"a".repeat(90)),
+            "usually 1 part (GSM-7), 2 parts (GSM-7) with the longest values; 2 parts → 1 with `smart = true`; \
+             3 parts → 2 with `smart = true` with the longest values"
+        );
+        assert_eq!(
+            note(false, "{{ contact.city }}", "Ici"),
+            "usually 1 part (GSM-7), also with the longest values"
+        );
+    }
+
+    #[test]
+    fn an_attribute_that_nobody_has_is_told() {
+        let toml = "[[template]]\nname = \"t\"\nclass = \"transactional\"\nsender = \"36111\"\n\
+                    text = \"{{ contact.loyalty_levl | default('x') }} {{ contact.points | default(0) }} {{ contact.gone }} \
+                    {{ contact.city | default('x') }}\"\n";
+        let Some(resources::Resource::Template(template)) = parse_toml(toml).unwrap().pop() else {
+            panic!("a template");
+        };
+        let lacking = |lacking| FieldUse {
+            lacking,
+            ..FieldUse::default()
+        };
+        let uses = BTreeMap::from([
+            ("loyalty_levl", lacking(7)),
+            ("points", lacking(6)),
+            ("gone", lacking(7)),
+            ("city", lacking(7)),
+        ]);
+        let needs = Composer::needs(&template);
+        let notes = unknown(&needs, 7, &uses);
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(
+            notes[0].starts_with("none of 7 contacts has contact.loyalty_levl"),
+            "{notes:?}"
+        );
+        assert!(unknown(&needs, 0, &uses).is_empty());
     }
 }

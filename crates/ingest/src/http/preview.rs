@@ -96,6 +96,9 @@ struct PreviewJson {
     /// How many texts of the sample have so many parts.
     parts: BTreeMap<u16, usize>,
     total_parts: i64,
+    /// The parts without and with smart encoding, whichever the template has; absent where they are the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    smart: Option<SmartJson>,
     /// Millionths of the account's currency.
     cost_micros: i64,
     /// How long the gateways need at their rates.
@@ -106,6 +109,12 @@ struct PreviewJson {
     /// What is probably a mistake in `where`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     hints: Vec<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct SmartJson {
+    parts_without: i64,
+    parts_with: i64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -182,6 +191,10 @@ impl From<Preview> for PreviewJson {
                 .collect(),
             parts: preview.parts,
             total_parts: preview.total_parts,
+            smart: preview.smart.map(|smart| SmartJson {
+                parts_without: smart.parts_without,
+                parts_with: smart.parts_with,
+            }),
             cost_micros: preview.cost_micros,
             seconds: preview.seconds,
             ends_at: preview.ends_at.map(When),

@@ -43,6 +43,26 @@ sender = "BOUTIQUE"
 text = "l’{{ custom.text }}"
 smart = true
 max_parts = 2
+
+[[template]]
+name = "number"
+class = "marketing"
+sender = "36111"
+text = "{{ custom.text }}"
+
+[[template]]
+name = "own-brand"
+class = "marketing"
+sender = "36111"
+brand = "L’épi"
+text = "{{ custom.text }}"
+smart = true
+
+[[template]]
+name = "told"
+class = "transactional"
+sender = "36111"
+text = "Code: {{ custom.text }}"
 "#;
 
 fn composer() -> Composer {
@@ -55,6 +75,7 @@ fn composer() -> Composer {
     }
     let policy = Policy {
         opt_out: Some("STOP au 36111".into()),
+        brand: Some("BOUTIQUE".into()),
         prices: vec![Price {
             prefix: "+262".into(),
             gateway: None,
@@ -179,4 +200,63 @@ fn a_bad_template_is_told_with_its_place() {
         "{problems:?}"
     );
     assert!(problems[1].message.starts_with("`de`: line 1"), "{problems:?}");
+}
+
+#[test]
+fn a_text_from_a_number_says_whom_it_is_from_and_it_counts() {
+    let of = |template, text: &str| composed(template, &contact("1", None), json!({ "text": text })).unwrap();
+    assert_eq!(of("number", "Soldes").text, "BOUTIQUE: Soldes STOP au 36111");
+    assert_eq!(
+        of("number", "La boutique solde").text,
+        "La boutique solde STOP au 36111"
+    );
+    // What is not marketing is for the template to say.
+    assert_eq!(of("told", "1234").text, "Code: 1234");
+    // 10 for the name and 14 for the mention: 136 are left of 160.
+    assert_eq!(
+        (
+            of("number", &"a".repeat(136)).parts,
+            of("number", &"a".repeat(137)).parts
+        ),
+        (1, 2)
+    );
+    // The template's own name comes first, and is made GSM-7 like the rest.
+    let own = of("own-brand", "Soldes");
+    assert_eq!(
+        (own.text.as_str(), own.encoding),
+        ("L'épi: Soldes STOP au 36111", Encoding::Gsm7)
+    );
+    // A value that holds the word is no mention.
+    assert_eq!(
+        of("number", "Panneau STOP 36111").text,
+        "BOUTIQUE: Panneau STOP 36111 STOP au 36111"
+    );
+}
+
+#[test]
+fn what_smart_is_good_for_can_be_seen() {
+    let both = |template, length: usize| {
+        let (composer, contact) = (composer(), contact("1", None));
+        let values = json!({ "text": format!("l’{}", "a".repeat(length)) });
+        let values = values.as_object().unwrap();
+        let input = Compose {
+            template,
+            contact: &contact,
+            message_id: Uuid::nil(),
+            event: values,
+            campaign: values,
+            custom: values,
+            default_zone: None,
+            deadline: None,
+        };
+        let other = composer.compose_otherwise(&input).unwrap();
+        (
+            composer.compose(&input).map(|composed| composed.parts).ok(),
+            other.parts,
+            other.encoding,
+        )
+    };
+    assert_eq!(both("number", 100), (Some(2), 1, Encoding::Gsm7));
+    // The other way it is longer than the template allows, and still told.
+    assert_eq!(both("long", 150), (Some(1), 3, Encoding::Ucs2));
 }

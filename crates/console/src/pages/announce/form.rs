@@ -129,6 +129,7 @@ impl Announcement {
             class: Class::Marketing,
             purpose: None,
             sender: self.sender.trim().to_owned(),
+            brand: None,
             // Browsers end lines with CR LF; a line break costs one unit.
             text: self.text.trim_end().replace("\r\n", "\n"),
             smart: self.smart.is_some(),
