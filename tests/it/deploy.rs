@@ -1,4 +1,5 @@
-//! The deploy files against the typed Kubernetes API and against the binary: commands, ports, probe paths, settings.
+//! The deploy files against the typed Kubernetes API and against the binary: commands, ports, settings; probes against the
+//! roles as they run.
 //!
 //! With TAMTAM_TEST_KUBECTL (a path; `make test-deploy` sets it) what `kubectl kustomize` makes of each kustomization is
 //! read; without it the files themselves are, which leaves out the overlays' patches only.
@@ -7,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use k8s_openapi::api::{
@@ -15,10 +17,17 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Container, Namespace, PodSpec, Secret, Service},
     policy::v1::PodDisruptionBudget,
 };
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::support::process::{command, run};
+use crate::support::{
+    database,
+    process::{Process, command, run},
+    proxy::Proxy,
+    simulator::eventually,
+    tamtam::{Installation, KEY},
+};
 
 const KUSTOMIZATIONS: [&str; 2] = ["base", "overlays/single-node"];
 
@@ -227,17 +236,24 @@ fn ports_probes_and_services_are_the_binarys() {
             .into_iter()
             .flatten()
             {
-                let path = probe.http_get.as_ref().unwrap().path.as_deref().unwrap();
+                let get = probe.http_get.as_ref().unwrap();
+                let path = get.path.as_deref().unwrap();
                 assert!(["/healthz", "/readyz"].contains(&path), "{pod_name}: {path}");
+                let IntOrString::String(port) = &get.port else {
+                    panic!("{pod_name}: a probe names its port")
+                };
+                let mut ports = container.ports.iter().flatten();
+                assert!(
+                    ports.any(|one| one.name.as_deref() == Some(port)),
+                    "{pod_name}: no port `{port}`"
+                );
             }
         }
         for service in of_kind::<Service>(&manifests, "Service") {
             let spec = service.spec.unwrap();
             let pod = &pods[&spec.selector.unwrap()["app.kubernetes.io/name"]];
             for port in spec.ports.unwrap() {
-                let k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::String(target) =
-                    port.target_port.unwrap()
-                else {
+                let IntOrString::String(target) = port.target_port.unwrap() else {
                     panic!("a service names its port")
                 };
                 let found = pod
@@ -274,33 +290,8 @@ fn what_runs_is_not_root_and_has_limits() {
 
 /// The binary refuses a setting that it does not know before it does anything: with one bad value beside the deployed
 /// ones it complains of that one alone.
-#[test]
-fn every_setting_is_the_binarys() {
+fn assert_known(mut settings: BTreeMap<String, String>) {
     let here = tempfile::tempdir().unwrap();
-    let mut settings = BTreeMap::new();
-    for manifest in manifests("base")
-        .iter()
-        .filter(|manifest| manifest["kind"] == "ConfigMap")
-    {
-        settings.extend(typed::<ConfigMap>(manifest).data.unwrap_or_default());
-    }
-    for name in KUSTOMIZATIONS {
-        for pod in pods(&manifests(name)).values() {
-            for variable in ours(pod)
-                .into_iter()
-                .flat_map(|container| container.env.iter().flatten())
-            {
-                if variable.name.starts_with("TAMTAM__") {
-                    let value = match variable.name.as_str() {
-                        "TAMTAM__DATABASE__URL" => "postgres://a:b@127.0.0.1:1/c",
-                        "TAMTAM__ADMIN__KEY" => crate::support::tamtam::KEY,
-                        _ => variable.value.as_deref().unwrap(),
-                    };
-                    settings.insert(variable.name.clone(), value.to_owned());
-                }
-            }
-        }
-    }
     assert!(settings.len() > 8, "{settings:?}");
     settings.insert("TAMTAM__STAGE__BATCH_RECORDS".into(), "many".into());
     let environment: Vec<(&str, &str)> = settings
@@ -318,7 +309,236 @@ fn every_setting_is_the_binarys() {
 }
 
 #[test]
+fn every_setting_is_the_binarys() {
+    let mut settings = BTreeMap::new();
+    for manifest in manifests("base")
+        .iter()
+        .filter(|manifest| manifest["kind"] == "ConfigMap")
+    {
+        settings.extend(typed::<ConfigMap>(manifest).data.unwrap_or_default());
+    }
+    for name in KUSTOMIZATIONS {
+        for pod in pods(&manifests(name)).values() {
+            for variable in ours(pod)
+                .into_iter()
+                .flat_map(|container| container.env.iter().flatten())
+            {
+                if variable.name.starts_with("TAMTAM__") {
+                    let value = match variable.name.as_str() {
+                        "TAMTAM__DATABASE__URL" => "postgres://a:b@127.0.0.1:1/c",
+                        "TAMTAM__ADMIN__KEY" => KEY,
+                        _ => variable.value.as_deref().unwrap(),
+                    };
+                    settings.insert(variable.name.clone(), value.to_owned());
+                }
+            }
+        }
+    }
+    assert_known(settings);
+}
+
+/// Each role as the base deploys it: every probe is asked where it points to, while all is well and while the database is
+/// away, when a role lives and takes no work.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_running_roles_answer_their_probes() {
+    let url = database::empty_database().await;
+    let (_, place) = url.split_once('@').unwrap();
+    let (place, _) = place.split_once('/').unwrap();
+    let database = Proxy::start(place).await;
+    let mut installation = Installation::private().await;
+    installation
+        .environment
+        .insert("TAMTAM__DATABASE__URL".into(), url.replace(place, &database.address));
+    installation.migrate();
+
+    let pods = pods(&manifests("base"));
+    let mut roles: Vec<(Process, Vec<(String, String)>)> = Vec::new();
+    for container in pods.values().filter_map(ours) {
+        let role = container.args.as_ref().unwrap()[0].clone();
+        if role == "migrate" {
+            continue;
+        }
+        let process = installation.start(&[&role]);
+        let probes = [
+            &container.startup_probe,
+            &container.liveness_probe,
+            &container.readiness_probe,
+        ];
+        let probes: Vec<(String, String)> = probes
+            .map(|probe| probe.as_ref().unwrap().http_get.as_ref().unwrap())
+            .into_iter()
+            .map(|get| {
+                let IntOrString::String(port) = &get.port else {
+                    panic!("{role}: a probe names its port")
+                };
+                // The ready line calls the page's port by its role.
+                let port = match port.as_str() {
+                    "http" => "console",
+                    other => other,
+                };
+                (port.to_owned(), get.path.clone().unwrap())
+            })
+            .collect();
+        roles.push((process, probes));
+    }
+    assert_eq!(roles.len(), 6);
+
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(20))
+        .build()
+        .unwrap();
+    let all_answer = |readiness: u16| {
+        let (client, roles) = (client.clone(), &roles);
+        async move {
+            for (process, probes) in roles {
+                for (port, path) in probes {
+                    let url = format!("{}{path}", process.at(port));
+                    let status = client.get(url).send().await.unwrap().status().as_u16();
+                    let expected = if path == "/readyz" { readiness } else { 200 };
+                    if status != expected {
+                        return None;
+                    }
+                }
+            }
+            Some(())
+        }
+    };
+    eventually("every probe's 200", || all_answer(200)).await;
+    database.close();
+    eventually("503 for readiness and 200 for liveness", || all_answer(503)).await;
+    database.open();
+    eventually("every probe's 200 again", || all_answer(200)).await;
+    for (process, _) in &mut roles {
+        assert!(process.is_running());
+    }
+}
+
+/// The services of compose.yaml, with what they share merged in.
+fn compose() -> Value {
+    let text = std::fs::read_to_string(directory().join("../compose.yaml")).unwrap();
+    let mut compose: serde_norway::Value = serde_norway::from_str(&text).unwrap();
+    compose.apply_merge().unwrap();
+    serde_json::to_value(&compose["services"]).unwrap()
+}
+
+#[test]
+fn compose_runs_one_service_a_role_with_settings_of_the_binarys() {
+    let here = tempfile::tempdir().unwrap();
+    let compose = compose();
+    let services = compose.as_object().unwrap();
+    let defaults = default_ports();
+    let mut roles = Vec::new();
+    for (name, service) in services {
+        let Some(arguments) = service["command"].as_array() else {
+            continue;
+        };
+        if !service["image"].as_str().unwrap().starts_with("tamtam:") {
+            continue;
+        }
+        let arguments: Vec<&str> = arguments.iter().map(|argument| argument.as_str().unwrap()).collect();
+        assert_eq!(arguments, [name.as_str()], "a service has its role's name");
+        let output = command(here.path(), &[arguments[0], "--help"]).output().unwrap();
+        assert!(output.status.success(), "`{name}` is no command");
+        roles.push(name.as_str());
+
+        let environment = service["environment"].as_object().unwrap();
+        let settings = environment.iter().map(|(name, value)| {
+            let value = match name.as_str() {
+                "TAMTAM__ADMIN__KEY" => KEY,
+                _ => value.as_str().unwrap(),
+            };
+            (name.clone(), value.to_owned())
+        });
+        let settings: BTreeMap<String, String> = settings.collect();
+        assert!(settings.keys().all(|name| name.starts_with("TAMTAM__")), "{settings:?}");
+        let published = service["ports"].as_array().into_iter().flatten();
+        for port in published.map(|port| port.as_str().unwrap()) {
+            let inside: i32 = port.rsplit(':').next().unwrap().parse().unwrap();
+            assert!(port.starts_with("127.0.0.1:"), "{port} is open to everybody");
+            let listens = settings
+                .iter()
+                .any(|(name, value)| name.starts_with("TAMTAM__LISTEN__") && value.ends_with(&format!(":{inside}")));
+            assert!(
+                listens && defaults.values().any(|port| *port == inside),
+                "{name}: {port}"
+            );
+        }
+        for (setting, value) in settings.iter().filter(|(name, _)| name.starts_with("TAMTAM__LISTEN__")) {
+            let key = setting.trim_start_matches("TAMTAM__LISTEN__").to_lowercase();
+            assert_eq!(value, &format!("0.0.0.0:{}", defaults[&key]), "{setting}");
+        }
+        assert_known(settings);
+        for needed in service["depends_on"].as_object().unwrap().keys() {
+            assert!(services.contains_key(needed), "{name} waits for {needed}");
+        }
+    }
+    roles.sort_unstable();
+    assert_eq!(
+        roles,
+        [
+            "console",
+            "dispatcher",
+            "ingest",
+            "migrate",
+            "receipt-collector",
+            "renderer",
+            "segmenter",
+            "simulator"
+        ]
+    );
+}
+
+#[test]
+fn the_image_is_built_in_stages_and_does_not_run_as_root() {
+    let text = std::fs::read_to_string(directory().join("../Dockerfile")).unwrap();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .collect();
+    let after = |instruction: &str| -> Vec<(usize, &str)> {
+        let found = lines.iter().enumerate();
+        found
+            .filter_map(|(number, line)| Some((number, line.strip_prefix(instruction)?.trim())))
+            .collect()
+    };
+    let stages = after("FROM ");
+    assert_eq!(stages.len(), 2, "{stages:?}");
+    let (last_stage, _) = stages[1];
+    let users = after("USER ");
+    assert_eq!(users.len(), 1, "{users:?}");
+    let (at, user) = users[0];
+    assert!(at > last_stage, "the user is the runtime stage's");
+    for id in user.split(':') {
+        // A number, so that `runAsNonRoot` can be checked without the image's own list of users.
+        assert!(id.parse::<u32>().unwrap() >= 10_000, "{user}");
+    }
+    for pod in pods(&manifests("base")).values() {
+        let number = pod.security_context.as_ref().unwrap().run_as_user.unwrap();
+        assert_eq!(user.split(':').next().unwrap(), number.to_string());
+    }
+    assert_eq!(after("ENTRYPOINT ")[0].1, r#"["/usr/local/bin/tamtam"]"#);
+    let copied = after("COPY --from=build ");
+    assert!(
+        copied.len() == 1 && copied[0].1.ends_with("/usr/local/bin/tamtam"),
+        "{copied:?}"
+    );
+    let defaults = default_ports();
+    let exposed: Vec<i32> = after("EXPOSE ")[0]
+        .1
+        .split_whitespace()
+        .map(|port| port.parse().unwrap())
+        .collect();
+    let expected = ["console", "grpc", "callbacks", "metrics"].map(|key| defaults[key]);
+    assert_eq!(exposed, expected);
+}
+
+#[test]
 fn dispatchers_scale_on_the_lag_of_their_topics() {
+    // A cluster without KEDA takes the overlay.
+    let overlay = manifests("overlays/single-node");
+    assert!(overlay.iter().all(|manifest| manifest["kind"] != "ScaledObject"));
     let manifests = manifests("base");
     let scaled: Vec<&Value> = manifests
         .iter()
