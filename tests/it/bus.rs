@@ -62,6 +62,24 @@ impl Bed {
         bus::open(self.config.clone()).await.unwrap()
     }
 
+    /// The same bus as another process sees it, with connections of its own: for another runtime, where it is awaited.
+    pub fn apart(&self) -> impl Future<Output = Arc<dyn Log>> + Send + use<> {
+        let config = self.config.clone();
+        async move {
+            let config = match config {
+                BusConfig::Postgres(PostgresConfig { pool }) => {
+                    let options = pool.connect_options().as_ref().clone();
+                    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(4);
+                    BusConfig::Postgres(PostgresConfig {
+                        pool: pool.connect_with(options).await.unwrap(),
+                    })
+                }
+                kafka => kafka,
+            };
+            bus::open(config).await.unwrap()
+        }
+    }
+
     pub fn is_kafka(&self) -> bool {
         matches!(self.config, BusConfig::Kafka(_))
     }
@@ -90,6 +108,7 @@ on! { default:
     the_commit_says_where_the_next_owner_begins
     a_newcomer_gets_its_share_when_the_owner_lets_go
     the_partitions_of_a_dead_member_are_taken_over
+    a_member_closed_while_its_runtime_ends_leaves
     three_members_share_evenly
     a_record_over_the_limit_is_refused_and_one_at_the_limit_is_not
     a_seek_reads_again

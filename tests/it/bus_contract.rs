@@ -295,11 +295,12 @@ pub async fn a_member_closed_while_its_runtime_ends_leaves(bed: &Bed) {
         .enable_all()
         .build()
         .unwrap();
-    let log = bed.another().await;
+    let log = bed.apart();
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     let (go, goes) = std::sync::mpsc::channel();
     let (done, is_done) = tokio::sync::oneshot::channel();
     runtime.spawn(async move {
+        let log = log.await;
         let mut member = log.subscribe("g", &[Topic::Events]).await.unwrap();
         until_owning(&mut member, &mut BTreeSet::new(), 4).await;
         ready.send(()).unwrap();

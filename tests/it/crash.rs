@@ -120,7 +120,7 @@ async fn make_drafts(console: Arc<Mutex<String>>, stop: CancellationToken) -> i6
         if answer.is_ok_and(|answer| answer.status().is_success()) {
             made += 1;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     made
 }

@@ -1,6 +1,6 @@
 //! The README says what is so.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 fn root() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -29,21 +29,36 @@ fn the_table_of_topics_is_the_codes() {
     );
 }
 
+/// The directories in one of the repository (in all of it: ""), without what git does not keep.
+fn directories(under: &str) -> BTreeSet<String> {
+    let output = Command::new("git")
+        // The tests may run as another user than the one who cloned.
+        .args(["-c", "safe.directory=*", "ls-files", "-z"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let files = String::from_utf8(output.stdout).unwrap();
+    files
+        .split('\0')
+        .filter_map(|file| file.strip_prefix(under)?.split_once('/'))
+        .map(|(directory, _)| format!("{under}{directory}"))
+        .collect()
+}
+
 #[test]
-fn the_code_map_names_every_crate_and_nothing_else() {
+fn the_code_map_names_every_directory_and_nothing_else() {
     let readme = readme();
     let map = section(&readme, "code map");
-    let mut named: Vec<&str> = map
+    let rows: Vec<String> = map
         .lines()
-        .filter_map(|line| line.strip_prefix("| `crates/")?.split('`').next())
+        .filter_map(|line| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned()))
         .collect();
-    named.sort_unstable();
-    let mut there: Vec<String> = fs::read_dir(root().join("crates"))
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.file_name().into_string().unwrap())
-        .collect();
-    there.sort();
+    let mut there = directories("");
+    assert!(there.remove("crates"));
+    there.extend(directories("crates/"));
+    let named: BTreeSet<String> = rows.iter().cloned().collect();
+    assert_eq!(named.len(), rows.len(), "a row twice");
     assert_eq!(named, there);
 }
 

@@ -1,6 +1,17 @@
 //! Bad settings end a process before it does anything, with what is wrong and what was expected.
 
+use std::net::TcpListener;
+
 use crate::support::process::run;
+
+const LISTENS: [&str; 6] = [
+    "CONSOLE",
+    "GRPC",
+    "CALLBACKS",
+    "METRICS",
+    "SIMULATOR_HTTP",
+    "SIMULATOR_SMPP",
+];
 
 #[test]
 fn bad_settings_exit_64_before_anything_is_done() {
@@ -58,4 +69,71 @@ fn the_defaults_are_printed_and_are_good_settings() {
     // Good as far as it goes: what is missing is the database.
     let output = run(directory.path(), &["renderer"], &[]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("database.url"));
+}
+
+/// With every port taken a process that binds one before it has read its settings would end otherwise.
+#[test]
+fn a_bad_setting_is_told_before_a_port_is_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken: Vec<TcpListener> = LISTENS
+        .iter()
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let listen: Vec<(String, String)> = LISTENS
+        .iter()
+        .zip(&taken)
+        .map(|(name, port)| {
+            (
+                format!("TAMTAM__LISTEN__{name}"),
+                port.local_addr().unwrap().to_string(),
+            )
+        })
+        .collect();
+    let end = |arguments: &[&str], more: &[(&str, &str)]| {
+        let mut environment: Vec<(&str, &str)> = listen
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        environment.extend(more);
+        let output = run(directory.path(), arguments, &environment);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), told)
+    };
+    let database = "postgres://127.0.0.1:1/none";
+    let with_ports = [
+        ("ingest", "listen.grpc"),
+        ("console", "listen.console"),
+        ("receipt-collector", "listen.callbacks"),
+        ("renderer", "listen.metrics"),
+        ("segmenter", "listen.metrics"),
+        ("dispatcher", "listen.metrics"),
+    ];
+    for (role, port) in with_ports {
+        // The ports are taken, and that is what a start with good settings says.
+        let (code, told) = end(&[role, "--database", database], &[]);
+        assert_eq!(code, Some(1), "{role}: {told}");
+        assert!(
+            told.contains(port) && told.contains("cannot be bound"),
+            "{role}: {told}"
+        );
+
+        let bad = [("TAMTAM__STAGE__BATCH_RECORDS", "many")];
+        let (code, told) = end(&[role, "--database", database], &bad);
+        assert_eq!(code, Some(64), "{role}: {told}");
+        assert!(!told.contains("cannot be bound"), "{role}: {told}");
+        let (code, told) = end(&[role], &[]);
+        assert_eq!(code, Some(64), "{role} without a database: {told}");
+        let bad = [("TAMTAM__BUS__KAFKA__NO_SUCH_SETTING", "1")];
+        let (code, told) = end(&[role, "--database", database, "--kafka", "127.0.0.1:1"], &bad);
+        assert_eq!(code, Some(64), "{role}: {told}");
+    }
+    for arguments in [&["up", "--simulator"][..], &["simulator"]] {
+        let (code, told) = end(arguments, &[("TAMTAM__LISTEN__GRPC", "nowhere")]);
+        assert_eq!(code, Some(64), "{arguments:?}: {told}");
+        assert!(told.contains("listen.grpc"), "{told}");
+    }
+    let (code, told) = end(&["simulator"], &[]);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("listen.simulator_http"), "{told}");
+    assert!(!directory.path().join(".tamtam").exists());
 }

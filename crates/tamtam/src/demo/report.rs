@@ -160,8 +160,7 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_check_holds_for_a_good_run_and_fails_for_a_duplicate() {
+    fn good() -> Report {
         let sum = |messages: u64, suppressed: u64| Sum {
             messages,
             contacts: messages,
@@ -173,7 +172,7 @@ mod tests {
             .into(),
             ..Sum::default()
         };
-        let mut report = Report {
+        Report {
             matched: 10,
             to_confirm: 2,
             status: json!({"planned": 10, "suppressed": 3, "delivered": 7, "pending": 0}),
@@ -182,10 +181,100 @@ mod tests {
             audit: json!({"violations": 0}),
             simulator: json!({"distinct": 9, "duplicates": 0}),
             ..Report::default()
-        };
-        assert!(report.verdict().is_ok(), "{:?}", report.verdict());
+        }
+    }
+
+    #[test]
+    fn the_check_holds_for_a_good_run() {
+        let report = good();
+        let told = report.verdict().unwrap();
+        assert_eq!(told.matches("  holds  ").count(), report.checks().len());
+        assert!(!told.contains("FAILS"));
         assert!(report.table().contains("delivered"));
-        report.simulator["duplicates"] = json!(1);
-        assert!(report.verdict().is_err());
+    }
+
+    #[test]
+    fn each_check_fails_alone_and_ends_the_demo_with_1() {
+        type Change = fn(&mut Report);
+        let cases: [(&str, &[Change]); 6] = [
+            (
+                "each contact of the audience is planned once",
+                &[
+                    |report| report.matched = 11,
+                    |report| report.campaign.messages = 9,
+                    |report| report.campaign.contacts = 9,
+                    |report| {
+                        report.status = json!({"planned": 9, "suppressed": 2, "delivered": 7, "pending": 0});
+                    },
+                ],
+            ),
+            (
+                "planned is the sum of all states, and nothing is on its way",
+                &[
+                    |report| report.status["delivered"] = json!(6),
+                    |report| report.status["unknown"] = json!(1),
+                    |report| {
+                        report.status["delivered"] = json!(6);
+                        report.status["pending"] = json!(1);
+                    },
+                ],
+            ),
+            (
+                "each order of today is confirmed once",
+                &[
+                    |report| report.confirmations.messages = 1,
+                    |report| report.to_confirm = 3,
+                    |report| {
+                        report.to_confirm = 0;
+                        report.confirmations.messages = 0;
+                    },
+                ],
+            ),
+            (
+                "the gateway counted what the ledger says it took",
+                &[
+                    |report| report.simulator["distinct"] = json!(8),
+                    |report| report.simulator["distinct"] = json!(10),
+                    |report| report.simulator["distinct"] = Value::Null,
+                    |report| report.confirmations.taken = 1,
+                ],
+            ),
+            (
+                "no message reached the gateway twice",
+                &[
+                    |report| report.simulator["duplicates"] = json!(1),
+                    |report| report.simulator["duplicates"] = Value::Null,
+                ],
+            ),
+            (
+                "the audit finds no violation",
+                &[
+                    |report| report.audit["violations"] = json!(1),
+                    |report| report.audit = Value::Null,
+                ],
+            ),
+        ];
+        assert_eq!(cases.len(), good().checks().len(), "every check has its cases");
+        for (name, changes) in cases {
+            for change in changes {
+                let mut report = good();
+                change(&mut report);
+                let failed: Vec<&str> = report
+                    .checks()
+                    .into_iter()
+                    .filter(|(_, holds, _)| !holds)
+                    .map(|(what, ..)| what)
+                    .collect();
+                assert_eq!(failed, [name]);
+                let failure = report.verdict().unwrap_err();
+                assert_eq!(failure.code, crate::exit::NO);
+                assert!(
+                    failure.message.contains(&format!("FAILS  {name}")),
+                    "{}",
+                    failure.message
+                );
+            }
+        }
+        assert_eq!(crate::exit::NO, 1);
     }
 }
