@@ -19,6 +19,51 @@ fn a_text_is_measured_without_a_server() {
 }
 
 #[test]
+fn what_a_text_takes_is_told_with_and_without_smart_and_national_tables() {
+    let directory = tempfile::tempdir().unwrap();
+    let measured = |arguments: &[&str]| -> Value {
+        let output = run(directory.path(), &[&["sms", "--json"][..], arguments].concat(), &[]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let six =
+        |told: &Value| ["encoding", "units", "parts", "per_part", "remaining", "non_gsm"].map(|key| told[key].clone());
+    let expected = |encoding: &str, numbers: [u64; 4], non_gsm: &[&str]| {
+        let [units, parts, per_part, remaining] = numbers.map(|number| json!(number));
+        [json!(encoding), units, parts, per_part, remaining, json!(non_gsm)]
+    };
+    // One unit of the 160 is the escape of `€`.
+    let told = measured(&["Élodie: 5 €"]);
+    assert_eq!(six(&told), expected("GSM-7", [12, 1, 160, 148], &[]));
+    let long = "a".repeat(161);
+    assert_eq!(six(&measured(&[&long])), expected("GSM-7", [161, 2, 153, 145], &[]));
+    // What GSM-7 lacks is named, each once and in order; smart encoding and tables are only what would be.
+    let curly = format!("l’été “{}” ’", "a".repeat(70));
+    let told = measured(&[&curly]);
+    assert_eq!(six(&told), expected("UCS-2", [80, 2, 67, 54], &["’", "“", "”"]));
+    assert_eq!(
+        (&told["smart"]["encoding"], &told["smart"]["parts"]),
+        (&json!("GSM-7"), &json!(1))
+    );
+    assert!(told["national"].is_null(), "{told}");
+    let told = measured(&["--smart", &curly]);
+    assert_eq!(six(&told), expected("GSM-7", [80, 1, 160, 80], &[]));
+    // A table costs a header: 155 septets are left, and a letter behind the escape takes two.
+    let turkish = "Işık şehir";
+    let told = measured(&[turkish]);
+    assert_eq!(six(&told), expected("UCS-2", [10, 1, 70, 60], &["ş", "ı"]));
+    assert!(told["national"].is_null(), "{told}");
+    let told = measured(&["--language", "tr", turkish]);
+    assert_eq!(six(&told), expected("GSM-7", [13, 1, 155, 142], &[]));
+    assert_eq!(told["national"], json!({"locking": null, "single": "tr"}));
+    // An emoji is two units, and no smart form helps it.
+    let told = measured(&["--smart", "😀 ’"]);
+    assert_eq!(six(&told), expected("UCS-2", [4, 1, 70, 66], &["😀", "’"]));
+    let refused = run(directory.path(), &["sms", "--json", "--language", "fr", "x"], &[]);
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
 fn exit_codes_tell_usage_from_an_unreachable_server() {
     let directory = tempfile::tempdir().unwrap();
     let code = |arguments: &[&str]| run(directory.path(), arguments, &[]).status.code();

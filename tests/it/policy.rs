@@ -1,7 +1,13 @@
-//! Caps, limits and consent at the claim, where they are exact.
+//! Caps, limits and consent at the claim, where they are exact; and whole policies over any clock and zone.
 
-use domain::{Cause, Class, Consent, MessageId, Phone, Reason, State};
-use jiff::{SignedDuration, Timestamp};
+use domain::{Cause, Class, Consent, MessageId, Phone, Reason, State, territory::Place};
+use jiff::{SignedDuration, Timestamp, civil::Time, tz::TimeZone};
+use proptest::prelude::*;
+use resources::{
+    Policy,
+    policy::{Cap, QuietHours},
+    rules::{Decision, Stopped, Subject, decide},
+};
 use store::{
     Store,
     caps::{Counting, TextOut},
@@ -449,4 +455,198 @@ async fn a_text_that_nobody_got_is_no_repetition() {
     ledger(1_010, State::Accepted).await;
     assert!(repeated(text(101, 1_011, None)).await);
     assert!(!repeated(text(100, 1_001, None)).await);
+}
+
+/// What a message is judged by, to be drawn.
+#[derive(Clone, Debug)]
+struct Drawn {
+    marketing: bool,
+    phone: &'static str,
+    zone: Option<String>,
+    consent: Consent,
+    premium: bool,
+    stopped: Stopped,
+    /// Seconds from now.
+    deadline: Option<i64>,
+    valid_until: Option<i64>,
+    sent: u32,
+}
+
+fn policies() -> impl Strategy<Value = Policy> {
+    let hours = prop_oneof![
+        Just(QuietHours::ByTerritory),
+        Just(QuietHours::Off),
+        (0_i8..20, 1_i8..4).prop_map(|(from, length)| QuietHours::Allowed(
+            Time::constant(from, 0, 0, 0),
+            Time::constant(from + length, 30, 0, 0)
+        )),
+    ];
+    let prefixes = || proptest::collection::vec(proptest::sample::select(vec!["+33", "+262", "+262692", "+1"]), 0..3);
+    let caps = proptest::option::of((1_u32..4, any::<bool>()));
+    (hours, prefixes(), prefixes(), any::<bool>(), caps).prop_map(|(quiet_hours, allowed, blocked, premium, cap)| {
+        Policy {
+            quiet_hours,
+            allowed_prefixes: allowed.into_iter().map(str::to_owned).collect(),
+            blocked_prefixes: blocked.into_iter().map(str::to_owned).collect(),
+            allow_premium: premium,
+            caps: cap
+                .map(|(messages, own)| Cap {
+                    messages,
+                    per: "1d".parse().unwrap(),
+                    purpose: own.then(|| "news".to_owned()),
+                })
+                .into_iter()
+                .collect(),
+            ..Policy::default()
+        }
+    })
+}
+
+fn subjects() -> impl Strategy<Value = Drawn> {
+    let zones: Vec<Option<String>> = jiff::tz::db()
+        .available()
+        .map(|name| name.to_string())
+        .filter(|name| TimeZone::get(name).is_ok())
+        .map(Some)
+        .chain([None])
+        .collect();
+    let phones = vec![
+        "+33612345678",
+        "+262692123456",
+        "+262639123456",
+        "+12125550123",
+        "+61412345678",
+    ];
+    let stopped = vec![Stopped::No, Stopped::No, Stopped::Marketing, Stopped::All];
+    let consent = vec![Consent::Given(None), Consent::Given(None), Consent::No, Consent::Unset];
+    let limit = || proptest::option::of(-90_000_i64..200_000);
+    (
+        any::<bool>(),
+        proptest::sample::select(phones),
+        prop_oneof![Just(None), proptest::sample::select(zones)],
+        proptest::sample::select(consent),
+        any::<bool>(),
+        proptest::sample::select(stopped),
+        limit(),
+        limit(),
+        0_u32..4,
+    )
+        .prop_map(
+            |(marketing, phone, zone, consent, premium, stopped, deadline, valid_until, sent)| Drawn {
+                marketing,
+                phone,
+                zone,
+                consent,
+                premium,
+                stopped,
+                deadline,
+                valid_until,
+                sent,
+            },
+        )
+}
+
+/// Whether marketing may go by the clocks alone, as `docs/rules.md` has it.
+fn is_open(policy: &Policy, place: &Place, at: Timestamp) -> bool {
+    place.zones.iter().all(|zone| {
+        let local = zone.to_datetime(at);
+        match policy.quiet_hours {
+            QuietHours::Off => true,
+            QuietHours::Allowed(from, to) => from <= local.time() && local.time() < to,
+            QuietHours::ByTerritory => {
+                let american = place.territory.code == "US";
+                let closes = if american { 21 } else { 20 };
+                (8..closes).contains(&local.hour())
+                    && (american || local.date().weekday() != jiff::civil::Weekday::Sunday)
+                    && !place.territory.is_holiday(local.date())
+            }
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+    /// Every decision has its ground, none is missed, and what was put off goes when it is due.
+    #[test]
+    fn whole_policies_decide_by_their_rules(
+        policy in policies(),
+        drawn in subjects(),
+        second in 946_684_800_i64..4_000_000_000,
+        // Beside the zone's next change of clocks.
+        near in proptest::option::of(-100_000_i64..100_000),
+    ) {
+        let phone = Phone::from_e164(drawn.phone);
+        let place = Place::of(drawn.zone.as_deref(), &phone, None);
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let now = near
+            .and_then(|near| Some(at(place.zone().following(at(second)).next()?.timestamp().as_second() + near)))
+            .unwrap_or(at(second));
+        let limit = |seconds: Option<i64>| seconds.map(|seconds| at(now.as_second() + seconds));
+        let (deadline, valid_until) = (limit(drawn.deadline), limit(drawn.valid_until));
+        let sent = [drawn.sent];
+        let subject = Subject {
+            class: if drawn.marketing { Class::Marketing } else { Class::Transactional },
+            phone: &phone,
+            zone: drawn.zone.as_deref(),
+            purpose: "marketing",
+            consent: drawn.consent,
+            premium: drawn.premium,
+            stopped: drawn.stopped,
+            deadline,
+            valid_until,
+            sent: &sent,
+        };
+        let begins = |prefix: &String| drawn.phone.starts_with(prefix.as_str());
+        let blocked = drawn.stopped == Stopped::All || policy.blocked_prefixes.iter().any(begins);
+        let elsewhere = !policy.allowed_prefixes.is_empty() && !policy.allowed_prefixes.iter().any(begins);
+        let capped = policy.caps.iter().any(|cap| cap.purpose.is_none() && drawn.sent >= cap.messages);
+        let passed = |limit: Option<Timestamp>, at: Timestamp| limit.is_some_and(|limit| limit <= at);
+        let open = !drawn.marketing || is_open(&policy, &place, now);
+
+        // In their order.
+        let expected = [
+            (blocked, Reason::Blocked),
+            (drawn.marketing && !drawn.consent.is_given(), Reason::NoConsent),
+            (drawn.marketing && drawn.stopped == Stopped::Marketing, Reason::Stopped),
+            (elsewhere || (drawn.premium && !policy.allow_premium), Reason::DestinationNotAllowed),
+            (drawn.marketing && capped, Reason::CapReached),
+            (passed(deadline, now), Reason::DeadlinePassed),
+            (passed(valid_until, now), Reason::ValidityPassed),
+        ]
+        .into_iter()
+        .find_map(|(holds, reason)| holds.then_some(reason));
+        match (decide(&policy, &subject, now), expected) {
+            (Decision::Suppress(reason), Some(expected)) => {
+                prop_assert_eq!(reason, expected);
+                prop_assert!(!matches!(reason, Reason::DeadlinePassed | Reason::ValidityPassed));
+            }
+            (Decision::Expire(reason), Some(expected)) => {
+                prop_assert_eq!(reason, expected);
+                prop_assert!(matches!(reason, Reason::DeadlinePassed | Reason::ValidityPassed));
+            }
+            (Decision::Send, None) => prop_assert!(open, "{} {now} {policy:?}", place.territory.code),
+            (Decision::Defer { until, reason }, None) => {
+                prop_assert_eq!(reason, Reason::QuietHours);
+                prop_assert!(!open && until > now);
+                prop_assert!(!passed(deadline, until) && !passed(valid_until, until));
+                // Zones whose hours never meet are looked at again in a day.
+                if is_open(&policy, &place, until) {
+                    prop_assert_eq!(decide(&policy, &subject, until), Decision::Send);
+                } else {
+                    prop_assert!(place.zones.len() > 1);
+                }
+            }
+            (Decision::Expire(reason), None) => {
+                // It would have to wait for longer than it is worth.
+                prop_assert_eq!(reason, Reason::QuietHours);
+                prop_assert!(!open && (deadline.is_some() || valid_until.is_some()));
+                let last = deadline.into_iter().chain(valid_until).min().unwrap();
+                let step = (last.as_second() - now.as_second()) / 50;
+                for sample in 0..50 {
+                    prop_assert!(!is_open(&policy, &place, at(now.as_second() + sample * step)));
+                }
+            }
+            (decision, expected) => prop_assert!(false, "{decision:?}, expected {expected:?}"),
+        }
+    }
 }

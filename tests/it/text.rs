@@ -24,7 +24,7 @@ window = 200
 name = "typed"
 class = "transactional"
 sender = "BOUTIQUE"
-text = "{{{{ contact.first_name }}}}: 5 < 6 & \"{{{{ custom.word }}}}\" {{ }} 'x' > y"
+text = "{{{{ contact.first_name }}}}: 5 < 6 & \"{{{{ custom.word }}}}\" {{ }} 'x' > y {{a|b}}"
 
 [[template]]
 name = "offer"
@@ -158,7 +158,7 @@ async fn a_text_arrives_as_it_was_typed_and_its_link_is_counted() {
     let typed = send("q", "typed", "k1");
     assert_eq!(
         text_of(&client, &up, "262692000001").await,
-        "O'Brien & Söhne: 5 < 6 & \"l\"été\" {{ y }}\" { } 'x' > y"
+        "O'Brien & Söhne: 5 < 6 & \"l\"été\" {{ y }}\" { } 'x' > y {a|b}"
     );
     // The cost is the gateway's own price by then, and the rules that decided are on record.
     let row = eventually("the message to be delivered", PATIENCE, || {

@@ -379,3 +379,29 @@ fn read<'a>(batch: &'a [Input], dead: &mut Vec<(i64, String)>) -> Vec<Read<'a>> 
     }
     jobs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_text_is_the_same_whatever_codes_its_links_have() {
+        let link = |code: &str, url: &str| Link {
+            code: code.into(),
+            url: url.into(),
+        };
+        let shop = "https://shop.example/offre";
+        let of = |code: &str, url: &str| {
+            let other: String = code.chars().rev().collect();
+            let text = format!("Soldes: https://s.example/l/{code} et https://s.example/l/{other}");
+            without_codes(&text, &[link(code, url), link(&other, "https://shop.example/b")]).into_owned()
+        };
+        // Two messages of one text.
+        assert_eq!(of("0123456789a", shop), of("ABCDEFGHIJK", shop));
+        // Another address is another text.
+        assert_ne!(of("0123456789a", shop), of("0123456789a", "https://shop.example/autre"));
+        // Without links it is what it is.
+        let plain = without_codes("Soldes: 0123456789a", &[]);
+        assert!(matches!(plain, Cow::Borrowed("Soldes: 0123456789a")));
+    }
+}

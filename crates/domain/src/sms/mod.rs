@@ -10,6 +10,8 @@ mod national;
 mod reassemble;
 mod smart;
 mod split;
+#[cfg(test)]
+mod standard;
 mod udh;
 
 use std::{fmt, str::FromStr};
