@@ -9,16 +9,22 @@ use std::{collections::BTreeMap, hint::black_box, io::Write as _, process::Comma
 
 use anyhow::{Context as _, Result, bail, ensure};
 use domain::{
-    Consent, Contact, Phone,
+    Cause, Consent, Contact, Phone,
     audience::{self, Occurrence, Past},
     policy::Rule,
     sms::{self, Encoding},
     template::{Compiled, Locale, Values},
     territory::Place,
 };
-use events::Envelope;
+use events::{Envelope, Job};
 use jiff::Timestamp;
+use renderer::{
+    judge::{Case, Judgement, judge},
+    kinds::Kinds,
+};
+use resources::{Composer, Snapshot, parse_toml, rules::Stopped};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 const COMMITTED: &str = "tests/bench/instructions.json";
 /// A count may be so much above the committed one.
@@ -151,7 +157,64 @@ fn functions() -> Result<BTreeMap<&'static str, Hot>> {
             Ok(())
         }),
     );
+    all.insert("renderer_judge", judged(now)?);
     Ok(all)
+}
+
+/// A marketing message from its job to its text: the policy, the template, the opt-out mention, the parts and the price.
+fn judged(now: Timestamp) -> Result<Hot> {
+    const RESOURCES: &str = r#"
+[[template]]
+name = "sale"
+class = "marketing"
+sender = "BOUTIQUE"
+validity = "3d"
+text = "{{ contact.first_name | default('Bonjour') }}, -20% sur {{ campaign.article }} chez {{ contact.region | title }}."
+
+[policy]
+opt_out = "STOP au 36111"
+[[policy.cap]]
+messages = 3
+per = "7d"
+[[policy.price]]
+prefix = "+262"
+micros = 45000
+"#;
+    let mut snapshot = Snapshot::default();
+    for resource in parse_toml(RESOURCES).map_err(|errors| anyhow::anyhow!("{errors:?}"))? {
+        snapshot.insert(resource, 1);
+    }
+    let composer = Composer::new(&snapshot);
+    let (kinds, person) = (Kinds::default(), contact()?);
+    let job = Job {
+        message_id: Uuid::from_u128(42),
+        contact_id: person.id.clone(),
+        cause: Cause::Direct {
+            idempotency_key: "42".into(),
+        },
+        template: "sale".into(),
+        caused_at: now,
+        planned_at: now,
+        deadline: None,
+        event: Map::new(),
+        values: object(json!({ "article": "les chaussures" })),
+        deferrals: 0,
+        suppress: None,
+        phone: None,
+    };
+    Ok(Box::new(move || {
+        let case = Case {
+            job: &job,
+            contact: Some(&person),
+            stopped: Stopped::No,
+            kinds: &kinds,
+            sent: &[1],
+            now,
+        };
+        let judgement = black_box(judge(black_box(&case), &snapshot, &composer));
+        ensure!(matches!(judgement, Judgement::Send(..)), "it goes");
+        Ok(())
+    }))
 }
 
 /// What callgrind counts of this very program while it calls a function so often.
