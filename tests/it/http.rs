@@ -327,6 +327,15 @@ micros = 40000
         .post("/v1/preview", &text("Salut {{ contact.first_name }}"))
         .await;
     assert_eq!(preview["texts"][0]["text"], "Salut Prénom-a");
+    assert!(preview["smart"].is_null(), "{preview}");
+    // What smart encoding saves is told whether it is asked for or not.
+    let curly = format!("l’{} {{{{ contact.first_name }}}}", "a".repeat(80));
+    for (smart, parts) in [(false, json!({"2": 2})), (true, json!({"1": 2}))] {
+        let asked = json!({"where": "region = \"north\"", "text": curly, "smart": smart});
+        let preview = server.post("/v1/preview", &asked).await;
+        assert_eq!(preview["parts"], parts);
+        assert_eq!(preview["smart"], json!({"parts_without": 4, "parts_with": 2}));
+    }
     let (status, problem) = server
         .send(Method::POST, "/v1/preview", Some(&text("Salut {{ contact.")))
         .await;
