@@ -69,11 +69,13 @@ impl Start {
             Start::Local(local) => local,
         };
         let zone = zone.ok_or_else(|| {
-            ApiError::invalid("zone", "a time without an offset is a local one: expected its zone such as `Indian/Reunion`")
+            ApiError::invalid(
+                "zone",
+                "a time without an offset is a local one: expected its zone such as `Indian/Reunion`",
+            )
         })?;
-        let zone = TimeZone::get(zone).map_err(|_| {
-            ApiError::invalid("zone", "unknown zone: expected an IANA name such as `Indian/Reunion`")
-        })?;
+        let zone = TimeZone::get(zone)
+            .map_err(|_| ApiError::invalid("zone", "unknown zone: expected an IANA name such as `Indian/Reunion`"))?;
         zone.to_timestamp(local)
             .map_err(|_| ApiError::invalid("at", "is out of range: expected a time such as 2026-12-24T09:00"))
     }

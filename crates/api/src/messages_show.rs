@@ -58,9 +58,16 @@ impl Api {
         let waiting = self.store.message_waiting(&message.contact_id, id).await?;
         let parts = self.store.message_parts_of(id).await?;
         let why = match self.message_conditions(&message).await? {
-            Some(Conditions { expression, named, event, at }) => {
+            Some(Conditions {
+                expression,
+                named,
+                event,
+                at,
+            }) => {
                 let event = event.as_ref().map(|(kind, source, id)| EventKey { kind, source, id });
-                let why = self.explain_contact(&expression, &named, &message.contact_id, event, at).await;
+                let why = self
+                    .explain_contact(&expression, &named, &message.contact_id, event, at)
+                    .await;
                 match why {
                     Ok(why) => Some(why),
                     // Somebody who was erased.

@@ -136,7 +136,10 @@ async fn found(store: &Store, expression: &Expression, named: &Named, now: Times
 /// The same in pages, and as the walk of a campaign gives them.
 async fn walked(store: &Store, expression: &Expression, named: &Named, now: Timestamp, ids: &BTreeSet<String>) {
     let ids: Vec<&String> = ids.iter().collect();
-    let mut walk = store.audience_walk(expression, named, "", "marketing", 17, now).await.unwrap();
+    let mut walk = store
+        .audience_walk(expression, named, "", "marketing", 17, now)
+        .await
+        .unwrap();
     let mut met = Vec::new();
     loop {
         let page = walk.next_page().await.unwrap();

@@ -71,6 +71,61 @@ impl Fault {
     }
 }
 
+/// How large a run is: messages in all, and of each gateway its rate and its window.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    pub messages: u64,
+    pub rate: u64,
+    pub window: u64,
+}
+
+/// How many outcomes these faults can make ambiguous at most: what a cut finds in flight, as often as there is a cut, and
+/// what a dispatcher that dies has claimed ahead. 0: none of them takes an answer away.
+pub fn most_unknown(faults: &[Fault], gateways: Gateways, scale: Scale) -> u64 {
+    let Scale { messages, rate, window } = scale;
+    let (smpp, http) = match gateways {
+        Gateways::Smpp => (1, 0),
+        Gateways::Http => (0, 1),
+        Gateways::Both => (1, 1),
+    };
+    let dispatchers = if faults.contains(&Fault::Rebalance) { 4 } else { 1 };
+    // How long an answer takes: what the faults hold it back, and a busy machine.
+    let answer_ms: u64 = 100
+        + faults
+            .iter()
+            .map(|fault| match fault {
+                Fault::Slow { ms } => ms * 2,
+                Fault::EarlyReceipts { .. } => 200,
+                _ => 0,
+            })
+            .sum::<u64>();
+    let in_flight = window.min(1 + rate * answer_ms / 1_000);
+    // A fifth of a second's rate at most is claimed ahead, of each gateway.
+    let at_death = (smpp + http) * (window + rate / 5);
+    // A request to a closed HTTP gateway is written before the connection ends. Five failures open the breaker, each with
+    // what was tried before it was heard of; then few are tried.
+    let tries = dispatchers * http * (5 * window.min(rate / 4) + 10);
+    let of = |fault: &Fault| match fault {
+        Fault::Kill("dispatcher") | Fault::Stop("dispatcher") => at_death,
+        Fault::Rebalance => 2 * at_death,
+        // The dispatcher lives; what it could not write by then may be another's to settle.
+        Fault::RestartDatabase | Fault::CutDatabase { .. } | Fault::RestartBroker => at_death,
+        Fault::GatewayDown { .. } => dispatchers * (smpp + http) * in_flight + tries,
+        Fault::GatewayDownAtLaunch { .. } => tries,
+        // Transactional messages come again, and are counted again. Over HTTP a connection carries one message at a time.
+        Fault::CutMidResponse { every } | Fault::Garbage { every } => {
+            (messages * 3 / 2 / every + 1) * (smpp * in_flight).max(http)
+        }
+        Fault::Kill(_)
+        | Fault::Stop(_)
+        | Fault::Refuses { .. }
+        | Fault::Slow { .. }
+        | Fault::Storm { .. }
+        | Fault::EarlyReceipts { .. } => 0,
+    };
+    faults.iter().map(of).sum()
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// When so many thousandths of the messages have reached the gateway.
@@ -197,6 +252,38 @@ mod tests {
     }
 
     const GOLDEN: &str = r#"Plan { seed: 7, gateways: Smpp, steps: [Step { at: 214, fault: Kill("ingest") }, Step { at: 303, fault: Kill("receipt-collector") }, Step { at: 525, fault: CutDatabase { ms: 10000 } }] }"#;
+
+    #[test]
+    fn only_what_takes_an_answer_away_makes_it_ambiguous() {
+        let scale = Scale {
+            messages: 240,
+            rate: 60,
+            window: 50,
+        };
+        let most = |faults: &[Fault], gateways| most_unknown(faults, gateways, scale);
+        let harmless = [
+            Fault::Kill("renderer"),
+            Fault::Stop("console"),
+            Fault::Refuses { percent: 1 },
+            Fault::Slow { ms: 200 },
+            Fault::Storm { ms: 2_500 },
+            Fault::EarlyReceipts { percent: 80 },
+        ];
+        assert_eq!(most(&harmless, Gateways::Both), 0);
+        let launch = [Fault::GatewayDownAtLaunch { ms: 5_000 }];
+        assert_eq!(most(&launch, Gateways::Smpp), 0);
+        assert_eq!(most(&launch, Gateways::Http), 85);
+        let kill = Fault::Kill("dispatcher");
+        assert_eq!(most(&[kill], Gateways::Smpp), 62);
+        assert_eq!(most(&[kill, Fault::Rebalance], Gateways::Smpp), 62 * 3);
+        // Every fortieth of 360, seven in flight; more where answers are slow; one each over HTTP.
+        let cut = Fault::CutMidResponse { every: 40 };
+        assert_eq!(most(&[cut], Gateways::Smpp), 70);
+        assert_eq!(most(&[cut, Fault::Slow { ms: 100 }], Gateways::Smpp), 10 * 19);
+        assert_eq!(most(&[cut], Gateways::Http), 10);
+        // A dispatcher that calls everything unknown is found out.
+        assert!(most(&[kill], Gateways::Both) < scale.messages);
+    }
 
     #[test]
     fn as_many_seeds_as_there_are_kinds_meet_every_kind() {

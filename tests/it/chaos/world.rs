@@ -15,7 +15,7 @@ use serde_json::Value;
 use simulator::Script;
 use store::Store;
 
-use super::plan::{Fault, Gateways, ROLES};
+use super::plan::{Fault, Gateways, ROLES, Scale, most_unknown};
 use crate::support::{
     bus,
     process::Process,
@@ -34,6 +34,8 @@ pub struct World {
     pub installation: Installation,
     pub simulator: Simulator,
     script: Script,
+    /// What the run has, and what happened in it so far.
+    run: (Gateways, u64, Vec<Fault>),
     started: usize,
     database: Proxy,
     smpp: Proxy,
@@ -90,6 +92,7 @@ impl World {
             callbacks: Proxy::start(callbacks_of(&roles["receipt-collector"])).await,
             simulator,
             script: quick(),
+            run: (Gateways::Both, 0, Vec::new()),
             more: Vec::new(),
             started: 1,
             roles,
@@ -128,14 +131,27 @@ impl World {
         .await
     }
 
-    /// Resources with these gateways; those that are not among them serve nobody.
-    pub async fn apply(&self, gateways: Gateways, rate: u32) {
+    /// How many of the run's `messages` its faults can have left `unknown`.
+    pub fn most_unknown(&self, messages: u64) -> u64 {
+        let (gateways, rate, faults) = &self.run;
+        let scale = Scale {
+            messages,
+            rate: *rate,
+            window: WINDOW,
+        };
+        most_unknown(faults, *gateways, scale)
+    }
+
+    /// A new run: resources with these gateways; those that are not among them serve nobody.
+    pub async fn apply(&mut self, gateways: Gateways, rate: u32) {
+        self.run = (gateways, u64::from(rate), Vec::new());
         let prefixes = |serves: bool| if serves { "+262" } else { "+999" };
         let text = RESOURCES
             .replace("SMPP_ADDRESS", &self.smpp.address)
             .replace("HTTP_ADDRESS", &self.http.address)
             .replace("CALLBACKS_ADDRESS", &self.callbacks.address)
             .replace("RATE", &rate.to_string())
+            .replace("WINDOW", &WINDOW.to_string())
             .replace("SMPP_PREFIX", prefixes(gateways != Gateways::Http))
             .replace("HTTP_PREFIX", prefixes(gateways != Gateways::Smpp));
         let file = self.installation.file("chaos.toml", &text);
@@ -158,6 +174,7 @@ impl World {
     }
 
     pub async fn commit(&mut self, fault: Fault) {
+        self.run.2.push(fault);
         match fault {
             Fault::Kill(role) => {
                 self.role(role).kill();
@@ -290,6 +307,9 @@ fn through(cluster: &Cluster, proxy: &Proxy) -> String {
     cluster.url(DATABASE).replace(&port_of(cluster), &proxy.address)
 }
 
+/// Submissions that each gateway may have in flight.
+const WINDOW: u64 = 50;
+
 const RESOURCES: &str = r#"
 [[gateway]]
 name = "one"
@@ -298,7 +318,7 @@ address = "SMPP_ADDRESS"
 system_id = "tamtam"
 password = "tamtam"
 rate = RATE
-window = 50
+window = WINDOW
 response_timeout = "5s"
 prefixes = ["SMPP_PREFIX"]
 priority = 1
@@ -310,7 +330,7 @@ address = "http://HTTP_ADDRESS/twilio/Messages.json"
 system_id = "account"
 password = "secret"
 rate = RATE
-window = 50
+window = WINDOW
 response_timeout = "5s"
 prefixes = ["HTTP_PREFIX"]
 priority = 2

@@ -18,8 +18,11 @@ const START: Duration = Duration::from_secs(90);
 /// What is promised for a stop, and some for a busy machine.
 const STOP: Duration = Duration::from_secs(35);
 
-/// The binary beside this test's own.
+/// The binary beside this test's own, or the one that `TAMTAM_TEST_BINARY` names.
 pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("TAMTAM_TEST_BINARY") {
+        return path.into();
+    }
     let own = std::env::current_exe().unwrap();
     let path = own.parent().unwrap().parent().unwrap().join("tamtam");
     assert!(

@@ -157,8 +157,7 @@ impl ToSchema for When {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct WhenToStart(pub Start);
 
-const EXPECTED_START: &str =
-    "expected a time such as 2026-12-24T09:00:00+04:00 (RFC 3339), or a local one such as 2026-12-24T09:00 with its zone";
+const EXPECTED_START: &str = "expected a time such as 2026-12-24T09:00:00+04:00 (RFC 3339), or a local one such as 2026-12-24T09:00 with its zone";
 
 impl<'de> Deserialize<'de> for WhenToStart {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

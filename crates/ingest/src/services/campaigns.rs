@@ -134,7 +134,10 @@ fn draft(request: CreateCampaignRequest) -> Result<CampaignDraft, Status> {
             Some(start.resolve(zone.as_deref()).map_err(status)?)
         }
         (Some(_), Some(_)) => {
-            return Err(status(ApiError::invalid("at_local", "expected either `at` or `at_local`")));
+            return Err(status(ApiError::invalid(
+                "at_local",
+                "expected either `at` or `at_local`",
+            )));
         }
     };
     let (audience, condition) = match request.audience_of {
