@@ -189,7 +189,7 @@ impl Visitor {
         }
     }
 
-    fn from_here(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+    fn as_here(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         request
             .header("cookie", &self.cookie)
             .header("accept-language", self.language)
@@ -198,14 +198,14 @@ impl Visitor {
     /// A page's text.
     async fn get(&self, path: &str) -> String {
         let request = self.client.get(format!("{}{path}", self.console));
-        let answer = self.from_here(request).send().await.unwrap();
+        let answer = self.as_here(request).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");
         answer.text().await.unwrap()
     }
 
     async fn post(&self, path: &str, form: &[(&str, &str)]) -> reqwest::Response {
         let request = self.client.post(format!("{}{path}", self.console)).form(form);
-        self.from_here(request).send().await.unwrap()
+        self.as_here(request).send().await.unwrap()
     }
 
     /// The fragment that a form's post gives.

@@ -197,14 +197,15 @@ fn every_golden_record_is_as_its_schema_says() {
 fn a_record_that_is_not_as_its_schema_says_is_found() {
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../crates/events/golden/tamtam.receipt.v1.json");
     let receipt: Value = serde_json::from_slice(&fs::read(golden).unwrap()).unwrap();
+    type Change = fn(&mut Map<String, Value>);
     let schema = written_schema("tamtam.receipt.v1");
-    let changed = |change: fn(&mut Map<String, Value>)| {
+    let changed = |change: Change| {
         let mut record = receipt.clone();
         change(record.as_object_mut().unwrap());
         deviations(&schema, &record)
     };
     assert!(changed(|_| ()).is_empty());
-    let wrong: [(&str, fn(&mut Map<String, Value>)); 7] = [
+    let wrong: [(&str, Change); 7] = [
         ("a field is missing", |record| {
             record.remove("state");
         }),

@@ -158,6 +158,7 @@ async fn every_role_is_killed_in_the_middle_of_a_campaign() {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "what a run came to")]
 async fn run(number: usize) {
     let never_again = ("TAMTAM__DISPATCHER__RESEND_TRANSACTIONAL", "false");
     let mut fleet = Fleet::start_with(RATE, MESSAGES, &[never_again]).await;

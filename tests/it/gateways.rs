@@ -588,7 +588,7 @@ async fn the_description_in_the_readme_works_as_it_stands() {
             },
         ] => assert_eq!(
             (remote_id.as_str(), *state, code.as_deref()),
-            ("acme-1", Some(State::Failed), Some("E9"))
+            ("acme-1", Some(State::Failed), Some("undeliverable:E9"))
         ),
         other => panic!("{other:?}"),
     }

@@ -190,7 +190,10 @@ async fn figures_from_the_topics_equal_the_live_ones_and_replies_are_answered_on
         .into_iter()
         .filter(|(to, text)| to.as_str() >= phone_of(CONVERTED).as_str() && text.contains("/l/"))
         .collect();
-    let link = |text: &str| text[text.find("http").unwrap()..].to_owned();
+    let link = |text: &str| {
+        let mut words = text.split_whitespace();
+        words.find(|word| word.starts_with("http")).unwrap().to_owned()
+    };
     for number in [0, 0, 1, 2] {
         follow(&link(&offered[number].1)).await;
     }

@@ -181,8 +181,9 @@ impl Store {
         after: Option<(Timestamp, Vec<u8>)>,
         limit: i64,
     ) -> Result<Vec<Suppression>, StoreError> {
+        type Row = (Vec<u8>, String, String, At, Option<String>);
         let (since, hash) = after.unzip();
-        let rows: Vec<(Vec<u8>, String, String, At, Option<String>)> = sqlx::query_as(
+        let rows: Vec<Row> = sqlx::query_as(
             "select phone_hash, scope, source, since, recorded_by from suppressions
              where $1::timestamptz is null or since < $1 or (since = $1 and phone_hash > $2)
              order by since desc, phone_hash limit $3",

@@ -62,6 +62,7 @@ fn nothing_is_lost_and_nothing_comes_twice_through_faults() {
 }
 
 /// A world of its own that takes the next seed, again and again, as long as there is one before `end`.
+#[expect(clippy::print_stdout, reason = "what a run came to")]
 async fn in_turn(turn: &AtomicU64, end: u64, messages: u64, table: &Mutex<Table>) {
     let mut world = World::start().await;
     world.apply(plan::Gateways::Both, 100).await;

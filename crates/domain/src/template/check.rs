@@ -309,7 +309,7 @@ impl Reader<'_> {
     }
 
     /// Notes the values in `words` that must be there; `there` are some that are. In a condition a value may be missing
-    /// unless it is reckoned with.
+    /// unless it is reckoned with or compared, which the engine refuses.
     fn uses(&mut self, words: &[Word<'_>], condition: bool, there: &Paths) {
         let fallbacks = fallbacks(words);
         for index in 0..words.len() {
@@ -326,13 +326,15 @@ impl Reader<'_> {
                 (false, None) => continue,
             };
             let before = index.checked_sub(1).map(|before| words[before]);
-            let reckons = |word: Option<Word<'_>>| matches!(word, Some(Word::Sign('+' | '-' | '*' | '/' | '%' | '~')));
+            let behind = behind_filters(rest);
             let asked = rest.first() == Some(&Word::Name("is"))
                 || (condition
-                    && !reckons(before)
-                    && !reckons(rest.first().copied())
-                    && before != Some(Word::Name("in")));
-            let known = there.contains(&used) || self.blocks.iter().any(|block| block.there.contains(&used));
+                    && !needs_a_value(before)
+                    && !needs_a_value(behind.first().copied())
+                    && behind.get(..2) != Some(&[Word::Name("not"), Word::Name("in")]));
+            let known = there.contains(&used)
+                || self.blocks.iter().any(|block| block.there.contains(&used))
+                || (condition && asked_before(&words[..index], &used));
             // A root is always there.
             if used.contains('.')
                 && !asked
@@ -345,6 +347,33 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Whether an operator beside a value does nothing with one that is missing.
+fn needs_a_value(word: Option<Word<'_>>) -> bool {
+    matches!(
+        word,
+        Some(Word::Sign('+' | '-' | '*' | '/' | '%' | '~' | '=' | '!' | '<' | '>') | Word::Name("in"))
+    )
+}
+
+/// `contact.city and contact.city == 'Paris'`: the second is looked at only where there is one.
+fn asked_before(words: &[Word<'_>], used: &str) -> bool {
+    let is_and = words.contains(&Word::Name("and")) && !words.contains(&Word::Name("or"));
+    is_and
+        && (0..words.len()).any(|index| {
+            !after_dot(words, index)
+                && path(&words[index..])
+                    .is_some_and(|(path, rest)| path == used && rest.first() == Some(&Word::Name("and")))
+        })
+}
+
+/// The words behind a value's filters.
+fn behind_filters<'w, 'a>(mut words: &'w [Word<'a>]) -> &'w [Word<'a>] {
+    while let [Word::Sign('|'), Word::Name(_), rest @ ..] = words {
+        words = behind_arguments(rest);
+    }
+    words
 }
 
 fn after_dot(words: &[Word<'_>], index: usize) -> bool {

@@ -144,7 +144,6 @@ fn what_is_missing_is_never_a_hole() {
         "{{ 2 * contact.bonus }}",
         "{{ contact.points - contact.bonus }}",
         "{{ contact.bonus / 2 }}",
-        "{{ -contact.bonus }}",
     ] {
         assert_eq!(missing(reckoned), "contact.bonus", "{reckoned}");
     }
@@ -369,9 +368,7 @@ fn what_has_a_default_or_is_asked_for_is_not_required() {
         "{{ contact.first_name | default(contact.city) | default('x') }}",
         "{% if contact.city %}{{ contact.city }}{% endif %}",
         "{%- if contact.city -%}{{- contact.city | upper -}}{%- endif -%}",
-        "{% if contact.points > 3 and contact.city %}{{ contact.points }} {{ contact.city }}{% endif %}",
-        "{% if contact.city == 'Paris' or contact.city == 'Lyon' %}{{ contact.city }}{% endif %}",
-        "{% if contact.city | length > 3 %}{{ contact.city }}{% endif %}",
+        "{% if contact.city and contact.city == 'Paris' %}{{ contact.city }}{% endif %}",
         "{% if contact.city is startingwith('Saint') %}{{ contact.city }}{% endif %}",
         "{% if not contact.city %}x{% else %}{{ contact.city }}{% endif %}",
         "{% if contact.city is not defined %}x{% elif event.gift %}{{ contact.city }}{% else %}{{ contact.city }}{% endif %}",
@@ -381,7 +378,6 @@ fn what_has_a_default_or_is_asked_for_is_not_required() {
         "{{ 'x' if not contact.city else contact.city }}",
         "{% set city = contact.city %}{{ city | default('x') }}",
         "{% set city = contact.city %}{% if city %}y{% endif %}",
-        "{% if contact.city in ['a', 'b'] %}x{% endif %}",
     ] {
         let compiled = Compiled::compile(source).unwrap();
         assert!(compiled.required().is_empty(), "{source}: {:?}", compiled.required());
@@ -399,6 +395,11 @@ fn what_has_a_default_or_is_asked_for_is_not_required() {
         "{% if contact.city %}x{% else %}{{ contact.city }}{% endif %}",
         "{% if contact.city %}x{% endif %}{{ contact.city }}",
         "{% if contact.city + 1 > 2 %}x{% endif %}",
+        "{% if contact.city == 'Paris' or contact.city == 'Lyon' %}{{ contact.city }}{% endif %}",
+        "{% if 'Paris' == contact.city %}x{% endif %}",
+        "{% if contact.city | length > 3 %}{{ contact.city }}{% endif %}",
+        "{% if contact.city in ['a', 'b'] %}x{% endif %}",
+        "{% if contact.city not in ['a', 'b'] %}x{% endif %}",
         "{{ contact.city if contact.city }}",
         "{% set city = contact.city %}{{ city }}",
         "{% for letter in contact.city %}x{% endfor %}",
