@@ -96,7 +96,6 @@ impl Trigger {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
 
     #[test]
     fn an_event_is_taken_within_the_dates_and_while_it_is_young() {
