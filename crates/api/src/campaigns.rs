@@ -144,10 +144,14 @@ impl Api {
                 Ok(campaign)
             }
             // Somebody made it under the same key in between.
-            Err(error) => match self.store.campaign_get(id).await? {
-                Some(existing) => same(existing, &new),
-                None => Err(error.into()),
-            },
+            Err(error) => {
+                // Who asks for a second connection while holding one may wait for ever.
+                drop(tx);
+                match self.store.campaign_get(id).await? {
+                    Some(existing) => same(existing, &new),
+                    None => Err(error.into()),
+                }
+            }
         }
     }
 
@@ -189,6 +193,7 @@ impl Api {
             Err(CampaignError::Conflict { state, .. })
                 if !matches!(state, CampaignState::Draft | CampaignState::Cancelled) =>
             {
+                drop(tx);
                 self.campaign(id).await
             }
             Err(error) => Err(error.into()),

@@ -94,7 +94,9 @@ impl Api {
             })
             .collect();
         let changes = tx.resources_apply(&bodies, &caller.name, self.clock.now()).await?;
-        if !dry_run {
+        if dry_run {
+            drop(tx);
+        } else {
             tx.commit().await?;
             tracing::info!(resources = bodies.len(), by = caller.name, "resources applied");
         }
