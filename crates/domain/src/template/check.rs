@@ -357,15 +357,31 @@ fn needs_a_value(word: Option<Word<'_>>) -> bool {
     )
 }
 
-/// `contact.city and contact.city == 'Paris'`: the second is looked at only where there is one.
+/// `contact.city and contact.city == 'Paris'`: the second is looked at only where there is one. `words` are those before
+/// it. What an `or` or a closed parenthesis lies between was perhaps not asked.
 fn asked_before(words: &[Word<'_>], used: &str) -> bool {
-    let is_and = words.contains(&Word::Name("and")) && !words.contains(&Word::Name("or"));
-    is_and
-        && (0..words.len()).any(|index| {
-            !after_dot(words, index)
-                && path(&words[index..])
-                    .is_some_and(|(path, rest)| path == used && rest.first() == Some(&Word::Name("and")))
-        })
+    let mut closed = 0_usize;
+    let mut past_or = false;
+    for (index, word) in words.iter().enumerate().rev() {
+        match word {
+            Word::Sign(')' | ']') => closed += 1,
+            Word::Sign('(' | '[') if closed > 0 => closed -= 1,
+            // What the whole parenthesis is joined to.
+            Word::Sign('(' | '[') => past_or = false,
+            Word::Name(name) if closed == 0 && !after_dot(words, index) => {
+                past_or |= *name == "or";
+                let is_not = index.checked_sub(1).map(|before| words[before]) == Some(Word::Name("not"));
+                let is_asked = !is_not
+                    && path(&words[index..])
+                        .is_some_and(|(path, rest)| path == used && rest.first() == Some(&Word::Name("and")));
+                if is_asked && !past_or {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
 /// The words behind a value's filters.

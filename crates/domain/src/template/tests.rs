@@ -87,6 +87,13 @@ fn what_is_missing_is_never_a_hole() {
         "custom.code"
     );
     assert_eq!(missing("{{ event.total | money }}"), "event.total");
+    for reckoned in [
+        "{{ contact.city + 1 }}",
+        "{{ 1 - contact.city }}",
+        "{{ contact.city ~ 'x' }}",
+    ] {
+        assert_eq!(missing(reckoned), "contact.city", "{reckoned}");
+    }
     assert_eq!(
         render("{{ contact.last_name | default('Bonjour') }}, {{ contact.city | title | default('toi') }}").unwrap(),
         "Bonjour, toi"
@@ -369,6 +376,9 @@ fn what_has_a_default_or_is_asked_for_is_not_required() {
         "{% if contact.city %}{{ contact.city }}{% endif %}",
         "{%- if contact.city -%}{{- contact.city | upper -}}{%- endif -%}",
         "{% if contact.city and contact.city == 'Paris' %}{{ contact.city }}{% endif %}",
+        "{% if contact.city and contact.city == 'Paris' or event.gift %}x{% endif %}",
+        "{% if event.gift or contact.city and contact.city == 'Paris' %}x{% endif %}",
+        "{% if contact.city and (contact.city == 'Paris' or contact.city == 'Lyon') %}x{% endif %}",
         "{% if contact.city is startingwith('Saint') %}{{ contact.city }}{% endif %}",
         "{% if not contact.city %}x{% else %}{{ contact.city }}{% endif %}",
         "{% if contact.city is not defined %}x{% elif event.gift %}{{ contact.city }}{% else %}{{ contact.city }}{% endif %}",
@@ -396,6 +406,9 @@ fn what_has_a_default_or_is_asked_for_is_not_required() {
         "{% if contact.city %}x{% endif %}{{ contact.city }}",
         "{% if contact.city + 1 > 2 %}x{% endif %}",
         "{% if contact.city == 'Paris' or contact.city == 'Lyon' %}{{ contact.city }}{% endif %}",
+        "{% if contact.city or contact.city == 'Paris' %}x{% endif %}",
+        "{% if not (contact.city and contact.region) and contact.city == 'Paris' %}x{% endif %}",
+        "{% if not contact.city and contact.city == 'Paris' %}x{% endif %}",
         "{% if 'Paris' == contact.city %}x{% endif %}",
         "{% if contact.city | length > 3 %}{{ contact.city }}{% endif %}",
         "{% if contact.city in ['a', 'b'] %}x{% endif %}",
