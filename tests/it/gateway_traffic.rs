@@ -45,6 +45,7 @@ fn want(number: usize, gateway: &str, planned_at: Timestamp) -> ClaimWant {
         attempt: 0,
         gateway: gateway.into(),
         epoch: 1,
+        traceparent: None,
         again: false,
     }
 }

@@ -42,6 +42,7 @@ fn want(number: usize, class: Class) -> ClaimWant {
         attempt: 0,
         gateway: "main".into(),
         epoch: 1,
+        traceparent: None,
         again: false,
     }
 }

@@ -43,6 +43,7 @@ fn want(contact: &str, campaign: u128, class: Class) -> ClaimWant {
         attempt: 0,
         gateway: "main".into(),
         epoch: 1,
+        traceparent: None,
         again: false,
     }
 }

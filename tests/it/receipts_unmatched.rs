@@ -45,6 +45,7 @@ async fn answered(stand: &Stand, number: usize, settled: Settled, remote_ids: &[
         attempt: 0,
         gateway: "web".into(),
         epoch: 1,
+        traceparent: None,
         again: false,
     };
     let claimant = Claimant {

@@ -588,6 +588,7 @@ async fn a_cap_counts_what_was_sent() {
             attempt: 0,
             gateway: "g".into(),
             epoch: 0,
+            traceparent: None,
             again: false,
         };
         let mut tx = stand.store.begin().await.unwrap();

@@ -1,4 +1,5 @@
-//! One message's way through the stages is one trace: from the caller's `traceparent` to the gateway, as a collector sees it.
+//! One message's way through the stages is one trace: from the caller's `traceparent` to the gateway's
+//! report, as a collector sees it.
 
 use std::{
     collections::HashMap,
@@ -97,7 +98,7 @@ async fn a_messages_way_through_the_stages_is_one_trace() {
         *found.unwrap_or_else(|| panic!("no span `{name}` in {names:?}"))
     };
     let mut parent = CALLER.to_owned();
-    for name in ["ingest", "segmenter", "renderer", "dispatcher"] {
+    for name in ["ingest", "segmenter", "renderer", "dispatcher", "receipt-collector"] {
         let span = named(name);
         assert_eq!(hex(&span.parent_span_id), parent, "the parent of {name}");
         parent = hex(&span.span_id);

@@ -17,9 +17,9 @@ use uuid::Uuid;
 use crate::{
     fleet::{Fleet, Route},
     item::{Flights, Item},
-    judge::{Judgement, judge},
+    judge::{Judgement, judge, late},
     offsets::{Offsets, Token},
-    retry::{Limits, Settlement, wait_for_gateway},
+    retry::{Limits, Settlement, Waiting, wait_for_gateway},
     waiting::{PATIENCE, WaitingRoom},
 };
 
@@ -171,9 +171,9 @@ impl Core {
                     return None;
                 }
                 let ending = match wait_for_gateway(&item.record, &self.limits, now, rand::random()) {
-                    Ok(due) => verdict_later(State::Deferred, Later::At(due)),
-                    Err(Reason::RetriesExhausted) => verdict(State::Failed, Some(Reason::RetriesExhausted)),
-                    Err(reason) => verdict(State::Expired, Some(reason)),
+                    Waiting::Until(due) => verdict_later(State::Deferred, Later::At(due)),
+                    Waiting::Enough => verdict(State::Failed, Some(Reason::RetriesExhausted)),
+                    Waiting::TooLate => verdict(State::Expired, Some(late(&item.record, &self.live.current()))),
                 };
                 self.conclude(item, ending)
             }

@@ -28,7 +28,7 @@ pub(crate) fn judge(record: &Outbound, campaign: Option<Uuid>, snapshot: &Snapsh
     if let Some(deadline) = record.deadline
         && deadline <= now
     {
-        return Judgement::Expire(passed(record, deadline, snapshot));
+        return Judgement::Expire(late(record, snapshot));
     }
     if record.class == Class::Marketing
         && let Err(opens) = rules::hours_open(
@@ -47,14 +47,14 @@ pub(crate) fn judge(record: &Outbound, campaign: Option<Uuid>, snapshot: &Snapsh
     Judgement::Send
 }
 
-/// Which of the two limits a record's `deadline` is: it is the earlier of the sender's own and of the template's validity.
-fn passed(record: &Outbound, deadline: Timestamp, snapshot: &Snapshot) -> Reason {
+/// What a record is too late for, by its `deadline`: that is the earlier of the sender's own and of the template's validity.
+pub(crate) fn late(record: &Outbound, snapshot: &Snapshot) -> Reason {
     let validity = snapshot
         .templates
         .get(&record.template)
         .and_then(|template| template.validity);
     let valid_until = validity.and_then(|validity| record.planned_at.checked_add(validity.duration()).ok());
-    match valid_until == Some(deadline) {
+    match valid_until.is_some() && valid_until == record.deadline {
         true => Reason::ValidityPassed,
         false => Reason::DeadlinePassed,
     }

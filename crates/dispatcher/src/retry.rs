@@ -152,21 +152,27 @@ pub(crate) fn settle(
     }
 }
 
-/// When a message that waits for any gateway to come back is looked at again: the longer it waited, the longer it waits
-/// on. `Err`: it waited long enough.
-pub(crate) fn wait_for_gateway(
-    record: &Outbound,
-    limits: &Limits,
-    now: Timestamp,
-    jitter: f64,
-) -> Result<Timestamp, Reason> {
+/// What becomes of a message that waits for any gateway to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// It is looked at again then: the longer it waited, the longer it waits on.
+    Until(Timestamp),
+    Enough,
+    /// Its deadline comes first.
+    TooLate,
+}
+
+pub(crate) fn wait_for_gateway(record: &Outbound, limits: &Limits, now: Timestamp, jitter: f64) -> Waiting {
     let age = now.duration_since(record.rendered_at);
     if age >= limits.wait(record.class) {
-        return Err(Reason::RetriesExhausted);
+        return Waiting::Enough;
     }
     let wait = (age / 2).clamp(SignedDuration::from_secs(5), SignedDuration::from_secs(300));
     let wait = SignedDuration::from_millis((wait.as_millis() as f64 * (0.75 + jitter / 2.0)) as i64);
-    due_by(now + wait, record.deadline, now).ok_or(Reason::DeadlinePassed)
+    match due_by(now + wait, record.deadline, now) {
+        Some(due) => Waiting::Until(due),
+        None => Waiting::TooLate,
+    }
 }
 
 /// `due`, or a last time shortly before the deadline; `None`: there is no time left.
@@ -270,10 +276,10 @@ mod tests {
         let limits = Limits::default();
         let at = |second| Timestamp::from_second(second).unwrap();
         let wait = |now, deadline| wait_for_gateway(&outbound(Class::Marketing, deadline), &limits, at(now), 0.5);
-        assert_eq!(wait(1_001, None), Ok(at(1_006)));
-        assert_eq!(wait(1_100, None), Ok(at(1_150)));
-        assert_eq!(wait(90_000, None), Ok(at(90_300)));
-        assert_eq!(wait(1_000 + 72 * 3_600, None), Err(Reason::RetriesExhausted));
-        assert_eq!(wait(1_100, Some(1_101)), Err(Reason::DeadlinePassed));
+        assert_eq!(wait(1_001, None), Waiting::Until(at(1_006)));
+        assert_eq!(wait(1_100, None), Waiting::Until(at(1_150)));
+        assert_eq!(wait(90_000, None), Waiting::Until(at(90_300)));
+        assert_eq!(wait(1_000 + 72 * 3_600, None), Waiting::Enough);
+        assert_eq!(wait(1_100, Some(1_101)), Waiting::TooLate);
     }
 }

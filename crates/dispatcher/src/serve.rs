@@ -9,7 +9,7 @@ use resources::{Policy, rules};
 use stage::crash;
 use store::{
     StoreError,
-    messages::{ClaimResult, ClaimRules, ClaimWant, Claimant},
+    messages::{ClaimResult, ClaimRules, ClaimWant, Claimant, Settled},
 };
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
@@ -18,7 +18,7 @@ use crate::{
     fleet::Route,
     gate::{Claimed, Gate, HELD, Next, Standing, Take},
     item::Item,
-    judge::judge,
+    judge::{judge, late},
     limits, metrics,
     retry::{self, Settlement},
 };
@@ -250,6 +250,7 @@ fn want(item: &Item, gate: &Gate, policy: &Policy) -> ClaimWant {
         attempt: record.attempt,
         gateway: gate.name.clone(),
         epoch: item.token.epoch,
+        traceparent: item.trace.sampled().map(str::to_owned),
         again: item.claimed_perhaps,
     }
 }
@@ -350,6 +351,9 @@ async fn attempt(
     metrics::answered(&gate.name, record, &outcome, started.elapsed(), now);
     drop(permit);
     gate.answered(retry::sign(&outcome), started, Instant::now());
-    let settlement = retry::settle(outcome, record, attempt, &core.limits, now, rand::random());
+    let mut settlement = retry::settle(outcome, record, attempt, &core.limits, now, rand::random());
+    if let Settled::Expired(reason) = &mut settlement.settled {
+        *reason = late(record, &core.live.current());
+    }
     conclude(&core, &gate, item, attempt, settlement);
 }

@@ -48,6 +48,9 @@ use tokio_util::sync::CancellationToken;
 
 use appender::Appender;
 
+/// Its name as a consumer group and in traces.
+const STAGE: &str = "receipt-collector";
+
 /// What the service needs. The listener is bound by the caller.
 pub struct Config {
     pub log: Arc<dyn Log>,

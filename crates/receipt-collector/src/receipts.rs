@@ -18,6 +18,7 @@ use resources::{
     Gateway, Snapshot,
     gateway::{GatewayKind, LongText},
 };
+use stage::trace;
 use store::{
     StoreError, Tx,
     messages::{MessageRow, Settle},
@@ -91,7 +92,7 @@ pub(crate) async fn take<'a>(
     told: Vec<Told>,
     snapshot: &Snapshot,
     tx: &mut Tx,
-    trace: impl Fn(usize) -> Option<&'a str>,
+    cause: impl Fn(usize) -> Option<&'a str>,
 ) -> Result<Vec<NewRecord>, StoreError> {
     let keys: Vec<(String, Vec<String>)> = told
         .iter()
@@ -137,11 +138,17 @@ pub(crate) async fn take<'a>(
             continue;
         }
         let receipt = row.to_receipt();
-        let trace = trail.causes.get(&row.message_id).and_then(|input| trace(*input));
+        let id = receipt.stable_id();
+        // The message's own way goes on here; where nobody traces it, the callback's does.
+        let own = (row.traceparent.as_deref()).map(|parent| trace::continue_from(crate::STAGE, Some(parent), &id));
+        let trace = match &own {
+            Some(own) => Some(own.traceparent()),
+            None => trail.causes.get(&row.message_id).and_then(|input| cause(*input)),
+        };
         emit.push(NewRecord::wrap(
             Topic::Receipts,
             &row.contact_id,
-            receipt.stable_id(),
+            id,
             receipt.at,
             trace,
             &receipt,

@@ -157,7 +157,7 @@ impl Read {
 #[async_trait]
 impl Step for Callbacks {
     fn name(&self) -> &'static str {
-        "receipt-collector"
+        crate::STAGE
     }
 
     fn topics(&self) -> &'static [Topic] {

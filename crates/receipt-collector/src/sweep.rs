@@ -12,7 +12,7 @@ use events::Topic;
 use gateways::key::{reply_key, sender};
 use jiff::{SignedDuration, Timestamp};
 use resources::Gateway;
-use stage::{Clock, Live, crash};
+use stage::{Clock, Live, crash, trace};
 use store::{Store, StoreError, Tx, messages::Settle, unmatched::Unmatched};
 use tokio_util::sync::CancellationToken;
 
@@ -273,7 +273,12 @@ async fn settle_unheard(
             .map(|(row, _)| {
                 let receipt = row.to_receipt();
                 let (id, at) = (receipt.stable_id(), receipt.at);
-                NewRecord::wrap(Topic::Receipts, &row.contact_id, id, at, None, &receipt)
+                let own = row
+                    .traceparent
+                    .as_deref()
+                    .map(|parent| trace::continue_from(crate::STAGE, Some(parent), &id));
+                let trace = own.as_ref().map(trace::RecordTrace::traceparent);
+                NewRecord::wrap(Topic::Receipts, &row.contact_id, id, at, trace, &receipt)
             })
             .collect();
         let count = records.len();

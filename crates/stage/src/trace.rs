@@ -29,6 +29,11 @@ impl RecordTrace {
     pub fn traceparent(&self) -> &str {
         &self.traceparent
     }
+
+    /// What to keep of it where somebody looks at this trace; absent for the many that nobody asked for.
+    pub fn sampled(&self) -> Option<&str> {
+        self.traceparent.ends_with("-01").then_some(&self.traceparent)
+    }
 }
 
 /// Starts a trace with a stage's own work, which no record caused. The share `sample` (0 to 1) of all ids is sampled, always
@@ -128,7 +133,7 @@ mod tests {
     fn the_trace_goes_on_under_a_new_span() {
         let first = continue_from("segmenter", Some(PARENT), "e1");
         assert!(first.traceparent().starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
-        assert!(first.traceparent().ends_with("-01") && first.traceparent() != PARENT);
+        assert!(first.sampled().is_some_and(|kept| kept != PARENT));
         let again = continue_from("segmenter", Some(PARENT), "e1");
         assert_eq!(first.traceparent(), again.traceparent(), "delivered twice, one span id");
         assert_ne!(
@@ -160,7 +165,7 @@ mod tests {
     fn a_bad_parent_starts_a_trace_that_is_not_sampled() {
         for bad in [None, Some("nonsense"), Some("00-0-0-01"), Some(&PARENT[..54])] {
             let trace = continue_from("segmenter", bad, "e1");
-            assert_eq!(trace.traceparent().len(), 55);
+            assert_eq!((trace.traceparent().len(), trace.sampled()), (55, None));
             assert!(parse(trace.traceparent()).is_some_and(|context| !context.is_sampled()));
         }
     }

@@ -187,6 +187,7 @@ async fn claim_and_settle(store: &Store, numbers: std::ops::Range<u64>) -> Resul
                 attempt: 0,
                 gateway: "raw".into(),
                 epoch: 0,
+                traceparent: None,
                 again: false,
             }
         })

@@ -37,6 +37,8 @@ pub struct ClaimWant {
     pub gateway: String,
     /// Of the partition that it came from.
     pub epoch: i64,
+    /// Of our span, where the message's way is traced.
+    pub traceparent: Option<String>,
     /// The same claim was tried before by this owner and its commit was not answered: it may stand.
     pub again: bool,
 }
@@ -101,6 +103,7 @@ impl ClaimWant {
             changed_at: now,
             decided_by: None,
             purpose: None,
+            traceparent: None,
         };
         match suppress {
             Some(reason) => row.enter(State::Suppressed, Some(reason), now),
@@ -123,6 +126,7 @@ impl ClaimWant {
         row.epoch = Some(self.epoch);
         row.attempt = attempt;
         row.claimed_at = Some(now);
+        row.traceparent.clone_from(&self.traceparent);
         row.enter(State::Sending, None, now);
     }
 
@@ -283,6 +287,7 @@ mod tests {
             attempt,
             gateway: "main".into(),
             epoch: 1,
+            traceparent: None,
             again: false,
         }
     }

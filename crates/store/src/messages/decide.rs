@@ -82,6 +82,7 @@ impl Verdict {
             changed_at: at,
             decided_by: self.decided_by.clone(),
             purpose: None,
+            traceparent: None,
         }
     }
 

@@ -69,6 +69,8 @@ pub struct MessageRow {
     pub decided_by: Option<String>,
     /// What its contact must have consented to, where that is not marketing; known once it was claimed.
     pub purpose: Option<String>,
+    /// Of its dispatcher's span, where its way is traced.
+    pub traceparent: Option<String>,
 }
 
 impl MessageRow {
@@ -250,6 +252,7 @@ mod tests {
             changed_at: at,
             decided_by: Some("policy 7".into()),
             purpose: None,
+            traceparent: None,
         };
         assert!(row.to_receipts().is_empty());
         row.enter(State::Accepted, None, at);

@@ -208,6 +208,7 @@ mod tests {
             changed_at: at,
             decided_by: None,
             purpose: None,
+            traceparent: None,
         }
     }
 

@@ -17,7 +17,7 @@ pub(crate) type Key = (String, Uuid);
 pub(crate) const COLUMNS: &str = "m.contact_id, m.message_id, m.class, m.state, m.reason, m.gateway_code,
     m.campaign_id, m.trigger, m.event_source, m.event_id, m.idempotency_key, m.template, m.variant, m.encoding, m.parts,
     m.cost_micros, m.phone_hash, m.gateway, m.owner, m.epoch, m.attempt, m.caused_at, m.planned_at, m.rendered_at,
-    m.claimed_at, m.accepted_at, m.settled_at, m.changed_at, m.decided_by, m.purpose";
+    m.claimed_at, m.accepted_at, m.settled_at, m.changed_at, m.decided_by, m.purpose, m.traceparent";
 
 pub(crate) fn class_code(class: Class) -> i16 {
     match class {
@@ -79,6 +79,7 @@ pub(crate) fn read(row: &PgRow) -> Result<MessageRow, StoreError> {
         changed_at: row.try_get::<At, _>("changed_at")?.0,
         decided_by: row.try_get("decided_by")?,
         purpose: row.try_get("purpose")?,
+        traceparent: row.try_get("traceparent")?,
     })
 }
 
@@ -94,12 +95,12 @@ fn attempt(row: &MessageRow) -> i32 {
 const INSERT: &str = "insert into messages (contact_id, message_id, class, state, reason, gateway_code, campaign_id, trigger,
          event_source, event_id, idempotency_key, template, variant, encoding, parts, cost_micros, phone_hash, gateway,
          owner, epoch, attempt, caused_at, planned_at, rendered_at, claimed_at, accepted_at, settled_at, changed_at,
-         decided_by, purpose)
+         decided_by, purpose, traceparent)
      select * from unnest($1::text[], $2::uuid[], $3::int2[], $4::int2[], $5::text[], $6::text[], $7::uuid[], $8::text[],
          $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::int2[], $16::int8[], $17::bytea[],
          $18::text[], $19::uuid[], $20::int8[], $21::int4[], $22::timestamptz[], $23::timestamptz[], $24::timestamptz[],
          $25::timestamptz[], $26::timestamptz[], $27::timestamptz[], $28::timestamptz[], $29::text[],
-         $30::text[]) as v (contact_id, message_id)
+         $30::text[], $31::text[]) as v (contact_id, message_id)
      order by v.contact_id, v.message_id";
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
@@ -169,7 +170,8 @@ fn all_columns<'q>(query: Query<'q>, rows: &[&'q MessageRow]) -> Result<Query<'q
         .bind(column(rows, |row| at(row.settled_at)))
         .bind(column(rows, |row| At(row.changed_at)))
         .bind(column(rows, |row| row.decided_by.as_deref()))
-        .bind(column(rows, |row| row.purpose.as_deref())))
+        .bind(column(rows, |row| row.purpose.as_deref()))
+        .bind(column(rows, |row| row.traceparent.as_deref())))
 }
 
 impl Tx {
@@ -227,7 +229,8 @@ impl Tx {
                  phone_hash = excluded.phone_hash, gateway = excluded.gateway, owner = excluded.owner,
                  epoch = excluded.epoch, attempt = excluded.attempt, rendered_at = excluded.rendered_at,
                  claimed_at = excluded.claimed_at, accepted_at = excluded.accepted_at, settled_at = excluded.settled_at,
-                 changed_at = excluded.changed_at, decided_by = excluded.decided_by, purpose = excluded.purpose"
+                 changed_at = excluded.changed_at, decided_by = excluded.decided_by, purpose = excluded.purpose,
+                 traceparent = excluded.traceparent"
         ))), rows)?
         .execute(&mut *self.inner)
         .await?;
