@@ -11,7 +11,7 @@ use toml::{
     de::{DeString, DeTable, DeValue, ValueDeserializer},
 };
 
-use crate::{Kind, Resource};
+use crate::{Kind, Resource, composer::Composer};
 
 /// A mistake in a file of resources. Its text says what was wrong and what was expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,8 +50,8 @@ impl Parsed {
 /// More is a mistake and not a configuration.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Reads resources. What concerns one resource by itself is checked here; references between resources, templates and
-/// expressions are checked by whoever knows the other resources.
+/// Reads resources. What concerns one resource by itself is checked here, a template's texts too; references between
+/// resources and expressions, which may name audiences, are checked by whoever knows the other resources.
 pub fn parse_toml(text: &str) -> Result<Vec<Resource>, Vec<ResourceError>> {
     Ok(parse_toml_with_lines(text)?
         .into_iter()
@@ -113,7 +113,10 @@ pub fn parse_toml_with_lines(text: &str) -> Result<Vec<Parsed>, Vec<ResourceErro
         for table in tables {
             match read_table(kind, table, &lines) {
                 Ok(resource) => {
-                    let problems = resource.resource.check();
+                    let mut problems = resource.resource.check();
+                    if let Resource::Template(template) = &resource.resource {
+                        problems.extend(Composer::check(template));
+                    }
                     errors.extend(
                         problems
                             .into_iter()
@@ -333,16 +336,38 @@ name = "x"
 
 [policy]
 quiet_hours = "never"
+
+[[template]]
+name = "e"
+class = "transactional"
+sender = "BOUTIQUE"
+text = "{{ contact.city | titel }}"
 "#;
         let errors = parse_toml(text).unwrap_err();
         let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
-        assert_eq!(lines, [4, 11, 17, 22, 23, 26, 30], "{errors:#?}");
+        assert_eq!(lines, [4, 11, 17, 22, 23, 26, 30, 36], "{errors:#?}");
         assert!(
             errors[1].message.contains("wiat") && errors[1].message.contains("wait"),
             "{}",
             errors[1]
         );
         assert!(errors[2].message.contains("`30m`"), "{}", errors[2]);
+        assert!(errors[7].message.contains("line 1, column 19"), "{}", errors[7]);
+    }
+
+    #[test]
+    fn short_links_begin_with_no_path_of_theirs() {
+        for (address, good) in [
+            ("https://s.example.com", true),
+            ("https://s.example.com/shop/", true),
+            ("http://l", true),
+            ("https://s.example.com/l", false),
+            ("https://s.example.com/l/", false),
+            ("s.example.com", false),
+        ] {
+            let parsed = parse_toml(&format!("[policy]\nshort_links = \"{address}\"\n"));
+            assert_eq!(parsed.is_ok(), good, "{address}: {parsed:?}");
+        }
     }
 
     #[test]

@@ -195,6 +195,12 @@ fn short_links_are_good(address: &str) -> bool {
         && rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && rest.bytes().all(good))
 }
 
+/// Whether an address ends in the path that its links add: they would lead nowhere.
+fn has_own_path(address: &str) -> bool {
+    let host_and_path = address.split_once("://").map_or(address, |(_, rest)| rest);
+    host_and_path.trim_end_matches('/').ends_with("/l")
+}
+
 impl Policy {
     /// What the short address of a code begins with.
     pub fn link_base(&self) -> Option<String> {
@@ -243,13 +249,18 @@ impl Policy {
         for rule in &self.keywords {
             rule.check(problems);
         }
-        if let Some(address) = &self.short_links
-            && !short_links_are_good(address)
-        {
-            problems.push(Problem::new(
-                "short_links",
-                "expected an address of up to 100 characters such as `https://s.example.com`",
-            ));
+        if let Some(address) = &self.short_links {
+            if !short_links_are_good(address) {
+                problems.push(Problem::new(
+                    "short_links",
+                    "expected an address of up to 100 characters such as `https://s.example.com`",
+                ));
+            } else if has_own_path(address) {
+                problems.push(Problem::new(
+                    "short_links",
+                    "expected the address without `/l`, which stands in each link behind it",
+                ));
+            }
         }
         if self.caps.iter().any(|cap| cap.messages == 0) {
             problems.push(Problem::new("cap", "`messages` expected to be 1 or more"));
