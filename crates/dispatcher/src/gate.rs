@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     breaker::{Breaker, Sign},
     item::Item,
-    limiter::{HEADROOM, Limiter, Share},
+    limiter::{Limiter, Share},
     pace::Pace,
     senders::Senders,
 };
@@ -140,11 +140,11 @@ pub(crate) fn slot(class: Class) -> usize {
 }
 
 fn rate(resource: &resources::Gateway) -> f64 {
-    f64::from(resource.rate) * HEADROOM
+    f64::from(resource.rate)
 }
 
 fn sender_rate(resource: &resources::Gateway) -> Option<f64> {
-    resource.sender_rate.map(|rate| f64::from(rate) * HEADROOM)
+    resource.sender_rate.map(f64::from)
 }
 
 fn window(resource: &resources::Gateway) -> Arc<Semaphore> {
