@@ -42,6 +42,7 @@ mod dispatcher_rate;
 mod dispatcher_stand;
 mod dispatcher_ways;
 mod ledger;
+mod message_why;
 mod messages_planned;
 mod oracle;
 mod policy;

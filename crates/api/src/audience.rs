@@ -45,6 +45,22 @@ pub(crate) struct EventKey<'a> {
     pub id: &'a str,
 }
 
+/// Of which moment an explanation is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// The "now" of ages and windows.
+    pub now: Timestamp,
+    /// What happened later is left out: who bought because of a message had not bought when it was decided on.
+    pub until: Option<Timestamp>,
+}
+
+impl Moment {
+    /// By all that is known.
+    pub fn at(now: Timestamp) -> Moment {
+        Moment { now, until: None }
+    }
+}
+
 /// One of the conditions that must all hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClauseCount {
@@ -91,7 +107,10 @@ impl Api {
         let (expression, named) = self.audience(text).await?;
         let now = self.clock.now();
         let contact = match contact {
-            Some(id) => Some(self.explain_contact(&expression, &named, id, None, now).await?),
+            Some(id) => Some(
+                self.explain_contact(&expression, &named, id, None, Moment::at(now))
+                    .await?,
+            ),
             None => None,
         };
         let mut parts = expression.clauses();
@@ -126,15 +145,15 @@ impl Api {
         Ok(self.hints(&expression).await?)
     }
 
-    /// Clause by clause whether an expression holds for a contact at `now`, by what is known of it today. `event` is the
-    /// triggering one.
+    /// Clause by clause whether an expression holds for a contact, by its fields as they are today and by what it did up
+    /// to then. `event` is the triggering one.
     pub(crate) async fn explain_contact(
         &self,
         expression: &Expression,
         named: &Named,
         id: &str,
         event: Option<EventKey<'_>>,
-        now: Timestamp,
+        moment: Moment,
     ) -> Result<Explained, ApiError> {
         let audiences = |name: &str| named.get(name).map(Arc::clone);
         let mut types = expression.did_types_with(&audiences);
@@ -143,13 +162,19 @@ impl Api {
         let mut tx = self.store.begin().await?;
         let contact = tx.contacts_get(&[id]).await?.remove(id);
         let contact = contact.ok_or_else(|| ApiError::not_found("contact").at("contact"))?;
-        let events = tx
+        let mut events = tx
             .history_for(&[id], &types, None)
             .await?
             .remove(id)
             .unwrap_or_default();
+        let until = moment.until;
+        events.retain(|event| until.is_none_or(|until| event.time <= until));
         let received = match expression.asks_received_with(&audiences) {
-            true => tx.campaigns_received(&[id]).await?.remove(id).unwrap_or_default(),
+            true => tx
+                .campaigns_received_until(&[id], until)
+                .await?
+                .remove(id)
+                .unwrap_or_default(),
             false => Vec::new(),
         };
         let mut past: Past<'_> = events
@@ -167,7 +192,7 @@ impl Api {
             let is = |event: &&BusinessEvent| event.source == key.source && event.id == key.id;
             events.iter().find(is).map(|event| &event.data)
         });
-        Ok(expression.explain(&contact, &past, event, &audiences, now))
+        Ok(expression.explain(&contact, &past, event, &audiences, moment.now))
     }
 
     /// Names that no contact has, with what was probably meant.

@@ -12,7 +12,12 @@ use store::{
 };
 use uuid::Uuid;
 
-use crate::{Api, ApiError, Caller, ErrorKind, Role, audience::EventKey, events::check_id, resources::named};
+use crate::{
+    Api, ApiError, Caller, ErrorKind, Role,
+    audience::{EventKey, Moment},
+    events::check_id,
+    resources::named,
+};
 
 /// The most that one list shows.
 pub const MAX_LIST: i64 = 1_000;
@@ -25,8 +30,9 @@ pub struct MessageStory {
     pub explanation: String,
     /// The campaign's name, where a campaign caused it.
     pub campaign: Option<String>,
-    /// Clause by clause why the contact is in the campaign's audience or the trigger's conditions, or is not, by what is
-    /// known of it today; absent where nothing is asked of it, or it is gone.
+    /// Clause by clause why the contact is in the campaign's audience or the trigger's conditions, or is not: by what it had
+    /// done when the message was planned, and by its fields as they are today; absent where nothing is asked of it, or it is
+    /// gone.
     pub why: Option<Explained>,
     /// What it waits for, if it waits.
     pub waiting: Option<Waiting>,
@@ -42,7 +48,7 @@ struct Conditions {
     named: Named,
     /// The triggering event's type, source and id.
     event: Option<(String, String, String)>,
-    at: Timestamp,
+    moment: Moment,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +68,11 @@ impl Api {
                 expression,
                 named,
                 event,
-                at,
+                moment,
             }) => {
                 let event = event.as_ref().map(|(kind, source, id)| EventKey { kind, source, id });
                 let why = self
-                    .explain_contact(&expression, &named, &message.contact_id, event, at)
+                    .explain_contact(&expression, &named, &message.contact_id, event, moment)
                     .await;
                 match why {
                     Ok(why) => Some(why),
@@ -117,14 +123,17 @@ impl Api {
     /// What was asked of the contact before this message was planned.
     async fn message_conditions(&self, message: &MessageRow) -> Result<Option<Conditions>, ApiError> {
         let snapshot = self.snapshot().await?;
-        let (expression, event, at) = match &message.cause {
+        let (expression, event, moment) = match &message.cause {
             Cause::Campaign { campaign_id } => {
                 let Ok(id) = campaign_id.parse() else { return Ok(None) };
                 let Some(campaign) = self.store.campaign_get(id).await? else {
                     return Ok(None);
                 };
-                let at = campaign.launched_at.unwrap_or(message.planned_at);
-                (domain::audience::parse(&campaign.expression).ok(), None, at)
+                let moment = Moment {
+                    now: campaign.launched_at.unwrap_or(message.planned_at),
+                    until: Some(message.planned_at),
+                };
+                (domain::audience::parse(&campaign.expression).ok(), None, moment)
             }
             Cause::Trigger {
                 trigger,
@@ -139,7 +148,16 @@ impl Api {
                 let audience = trigger.audience.as_deref().map(Expression::member);
                 let clauses: Vec<Expression> = when.into_iter().chain(audience).collect();
                 let event = (trigger.on.clone(), event_source.clone(), event_id.clone());
-                (Expression::all(&clauses), Some(event), message.planned_at)
+                // As the segmenter decides: at once by what was up to the event, after a wait by what is known then.
+                let until = match trigger.wait {
+                    Some(_) => message.planned_at,
+                    None => message.caused_at,
+                };
+                let moment = Moment {
+                    now: message.planned_at,
+                    until: Some(until),
+                };
+                (Expression::all(&clauses), Some(event), moment)
             }
             Cause::Direct { .. } => return Ok(None),
         };
@@ -147,7 +165,7 @@ impl Api {
             expression,
             named: named(&snapshot),
             event,
-            at,
+            moment,
         }))
     }
 

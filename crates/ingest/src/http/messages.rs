@@ -164,7 +164,8 @@ pub(super) struct MessageStoryJson {
     /// The campaign's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) campaign: Option<String>,
-    /// Clause by clause what the campaign's audience, or the trigger, asks of the contact, by what is known of it today.
+    /// Clause by clause what the campaign's audience, or the trigger, asks of the contact: by what it had done when the
+    /// message was planned, and by its fields as they are today.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) why: Option<ExplainedJson>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use domain::State;
+use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{StoreError, Tx};
+use crate::{StoreError, Tx, time::at};
 
 /// The campaigns that a name or an id means, the occurrences of a recurring one among them. The text follows.
 pub(crate) const NAMED: &str = "select k.id from campaigns k left join campaigns p on p.id = k.parent_id,
@@ -19,6 +20,15 @@ pub(crate) fn received_states() -> Vec<i16> {
 impl Tx {
     /// For each of these contacts, the names and ids of the campaigns that it received.
     pub async fn campaigns_received(&mut self, contacts: &[&str]) -> Result<HashMap<String, Vec<String>>, StoreError> {
+        self.campaigns_received_until(contacts, None).await
+    }
+
+    /// The same, as it was at a time.
+    pub async fn campaigns_received_until(
+        &mut self,
+        contacts: &[&str],
+        until: Option<Timestamp>,
+    ) -> Result<HashMap<String, Vec<String>>, StoreError> {
         let mut received: HashMap<String, Vec<String>> = HashMap::new();
         if contacts.is_empty() {
             return Ok(received);
@@ -27,10 +37,12 @@ impl Tx {
         let rows: Vec<Row> = sqlx::query_as(
             "select m.contact_id, k.id, k.name, p.id, p.name
              from messages m join campaigns k on k.id = m.campaign_id left join campaigns p on p.id = k.parent_id
-             where m.contact_id = any($1) and m.state = any($2)",
+             where m.contact_id = any($1) and m.state = any($2)
+               and ($3::timestamptz is null or m.accepted_at <= $3)",
         )
         .bind(contacts)
         .bind(received_states())
+        .bind(at(until))
         .fetch_all(&mut *self.inner)
         .await?;
         for (contact, id, name, parent, parents_name) in rows {
