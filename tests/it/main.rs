@@ -32,6 +32,7 @@ mod live;
 mod readme;
 mod support;
 
+mod audience_hints;
 mod audit;
 mod cli;
 mod contract;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use store::{campaigns::ChunkMember, messages::Verdict, trigger_log::Firing};
 use uuid::Uuid;
 
-use crate::support::{campaign::drafted, process::run, server::Server};
+use crate::support::{campaign::drafted, server::Server};
 
 const CAMPAIGN: Uuid = Uuid::from_u128(0xC0FFEE);
 const PHONE: &str = "+262692000042";
@@ -141,11 +141,8 @@ async fn a_message_of_a_campaign_is_found_from_its_chunk_to_the_ledger() {
     assert_eq!(log.last().unwrap()["what"], "put on the bus");
 
     // As the command tells it, by its id and as one of the contact's.
-    let directory = tempfile::tempdir().unwrap();
-    let environment = [("TAMTAM_API_KEY", server.key(Role::Read))];
     let command = |arguments: &[&str]| {
-        let arguments = [&["message"], arguments, &["--server", &server.http]].concat();
-        let output = tokio::task::block_in_place(|| run(directory.path(), &arguments, &environment));
+        let output = server.command(Role::Read, &[&["message"], arguments].concat());
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
     let (code, text) = command(&["show", &message, "--contact", "42"]);

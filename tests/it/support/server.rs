@@ -1,6 +1,6 @@
 //! The API served over gRPC and HTTP in this process, with a key of each role.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, process::Output, sync::Arc};
 
 use ::bus::Log;
 use api::{Api, Caller, Role};
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Channel;
 
-use super::{bus, database::database};
+use super::{bus, database::database, process::run};
 
 /// A server that ends with its test.
 pub struct Server {
@@ -99,6 +99,22 @@ impl Server {
         let (status, answer) = self.send(Method::POST, path, Some(body)).await;
         assert_eq!(status, StatusCode::OK, "POST {path}: {answer}");
         answer
+    }
+
+    /// Runs a command of the binary against this server, with a role's key. Needs a runtime of several threads.
+    pub fn command(&self, role: Role, arguments: &[&str]) -> Output {
+        let directory = tempfile::tempdir().unwrap();
+        let arguments = [arguments, &["--server", &self.http]].concat();
+        let environment = [("TAMTAM_API_KEY", self.key(role))];
+        tokio::task::block_in_place(|| run(directory.path(), &arguments, &environment))
+    }
+
+    /// Runs a command as admin that must succeed; the JSON that it prints.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.command(Role::Admin, &[arguments, &["--json"]].concat());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {told}");
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Applies resources.

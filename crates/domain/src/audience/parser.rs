@@ -133,8 +133,13 @@ impl Parser {
             Token::Date(_) => format!("expected {what}, found a date"),
             Token::Sign(sign) => format!("expected {what}, found `{sign}`"),
         };
-        // A name that nearly is a field's explains many a mistake further on.
-        if let Some(hint) = self.at.checked_sub(1).and_then(|before| self.field_hint(before)) {
+        // A name that nearly is a field's explains many a mistake further on: right behind it, or behind its comparison.
+        let before = self.at.checked_sub(1);
+        let name = match before.map(|before| &self.tokens[before].token) {
+            Some(Token::Sign("=" | "!=" | "<" | "<=" | ">" | ">=")) => self.at.checked_sub(2),
+            _ => before,
+        };
+        if let Some(hint) = name.and_then(|name| self.field_hint(name)) {
             message.push_str(&hint);
         }
         self.error(message)

@@ -55,7 +55,11 @@ fn an_error_names_its_column_and_what_was_expected() {
         ("", 1, "expected a condition"),
         ("region = ", 10, "expected a value"),
         ("region = north", 10, "did you mean the text \"north\"?"),
-        ("regoin = = 3", 10, "found `=`"),
+        (
+            "regoin = = 3",
+            10,
+            "found `=` (`regoin` is no field of every contact; did you mean `region`?)",
+        ),
         ("regoin == = 3", 11, "expected a value"),
         ("gendre \"female\"", 8, "did you mean `gender`?"),
         ("é = 1 añd b = 2", 7, "did you mean `and`?"),
