@@ -34,6 +34,7 @@ mod support;
 
 mod audience_hints;
 mod audit;
+mod campaign_zones;
 mod cli;
 mod contract;
 mod dispatcher;

@@ -62,8 +62,12 @@ impl Start {
     }
 
     /// The instant. A local time that a change of the clock leaves out is as much later; of one that comes twice it is the
-    /// first.
+    /// first. A zone that is none is refused also where the time does not need it: somebody meant something by it.
     pub fn resolve(self, zone: Option<&str>) -> Result<Timestamp, ApiError> {
+        let zone = zone
+            .map(TimeZone::get)
+            .transpose()
+            .map_err(|_| ApiError::invalid("zone", "unknown zone: expected an IANA name such as `Indian/Reunion`"))?;
         let local = match self {
             Start::At(at) => return Ok(at),
             Start::Local(local) => local,
@@ -74,8 +78,6 @@ impl Start {
                 "a time without an offset is a local one: expected its zone such as `Indian/Reunion`",
             )
         })?;
-        let zone = TimeZone::get(zone)
-            .map_err(|_| ApiError::invalid("zone", "unknown zone: expected an IANA name such as `Indian/Reunion`"))?;
         zone.to_timestamp(local)
             .map_err(|_| ApiError::invalid("at", "is out of range: expected a time such as 2026-12-24T09:00"))
     }

@@ -4,7 +4,7 @@ mod json;
 
 use std::convert::Infallible;
 
-use api::campaigns::CampaignDraft;
+use api::{ApiError, campaigns::CampaignDraft};
 use axum::{
     Json as Answer,
     extract::State,
@@ -192,6 +192,9 @@ async fn launch(
         Some(at) => {
             let zone = params.zone.as_deref();
             http.api.campaign_launch_at(caller, id, at.0, zone).await?
+        }
+        None if params.zone.is_some() => {
+            return Err(ApiError::invalid("at", "`zone` is that of a time: expected `at` beside it").into());
         }
         None => http.api.campaign_launch(caller, id, None).await?,
     };

@@ -62,7 +62,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "PATTERN")]
     recurring: Option<String>,
     /// An IANA zone such as Indian/Reunion
-    #[arg(long, value_name = "ZONE")]
+    #[arg(long, value_name = "ZONE", value_parser = client::zone)]
     zone: Option<String>,
     /// The most it may cost, in millionths of the currency
     #[arg(long, value_name = "MICROS")]
@@ -84,7 +84,7 @@ pub struct LaunchArgs {
     #[arg(long, value_name = "TIME", value_parser = client::local_time)]
     at: Option<When>,
     /// An IANA zone such as Indian/Reunion (default: the campaign's own)
-    #[arg(long, value_name = "ZONE")]
+    #[arg(long, value_name = "ZONE", value_parser = client::zone, requires = "at")]
     zone: Option<String>,
     #[command(flatten)]
     client: ClientArgs,

@@ -397,6 +397,14 @@ pub fn local_time(text: &str) -> Result<When, String> {
     }
 }
 
+/// A zone of an option: an IANA name.
+pub fn zone(text: &str) -> Result<String, String> {
+    match jiff::tz::TimeZone::get(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("expected an IANA zone such as Indian/Reunion".into()),
+    }
+}
+
 /// A time of an option about what was: RFC 3339, or a period before now such as `7d`.
 pub fn past(text: &str) -> Result<jiff::Timestamp, String> {
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
@@ -438,5 +446,6 @@ mod tests {
         assert_eq!(said("2026-12-24T09:00"), Ok("2026-12-24T09:00:00".into()));
         assert_eq!(said("2026-12-24T09:00:00+04:00"), Ok("2026-12-24T05:00:00Z".into()));
         assert!(said("Christmas").unwrap_err().contains("--zone"));
+        assert!(zone("Europe/Paris").is_ok() && zone("Mars/Olympus").is_err());
     }
 }
