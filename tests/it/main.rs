@@ -50,6 +50,7 @@ mod oracle;
 mod policy;
 mod receipts;
 mod receipts_unmatched;
+mod regions;
 mod renderer;
 mod replies;
 mod reports;

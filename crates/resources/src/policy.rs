@@ -297,7 +297,12 @@ impl Policy {
                 problems.push(Problem::new(key, "expected one line of up to 100 characters"));
             }
         }
-        let is_region = |region: &str| region.len() == 2 && region.bytes().all(|byte| byte.is_ascii_uppercase());
+        // Of a region that no numbering plan knows every national number would be refused.
+        let is_region = |region: &str| {
+            region.len() == 2
+                && region.bytes().all(|byte| byte.is_ascii_uppercase())
+                && domain::Phone::knows_region(region)
+        };
         for (key, bad) in [
             (
                 "default_region",
