@@ -51,6 +51,7 @@ mod policy;
 mod receipts;
 mod receipts_unmatched;
 mod regions;
+mod rejected_rows;
 mod renderer;
 mod replies;
 mod reports;

@@ -24,7 +24,7 @@ pub enum Kind {
 pub enum PhoneError {
     #[error("not a phone number: expected E.164 such as +262692123456, or a national number with a default region")]
     Unreadable,
-    #[error("not a valid number of its country or region")]
+    #[error("not a valid number of its country or region: expected one that is given out there")]
     Invalid,
     #[error("unknown region: expected two capital letters such as RE or FR (ISO 3166-1)")]
     UnknownRegion,

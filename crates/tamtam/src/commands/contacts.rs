@@ -67,6 +67,13 @@ pub async fn run(connection: &Connection, command: &Contacts) -> Result<(), Fail
             query.extend(arguments.mapping.clone().map(|mapping| ("mapping", mapping)));
             let progress = Progress::new("contacts imported (bytes)", body.length);
             let imported = match &arguments.rejected {
+                // It is read while it is written: nothing would be left of it.
+                Some(path) if is_same(path, &arguments.file) => {
+                    let path = path.display();
+                    return Err(Failure::usage(format!(
+                        "--rejected {path}: expected another file than the one that is imported"
+                    )));
+                }
                 Some(path) => import_with_rejected(connection, body, query, progress, path).await?,
                 None => upload(connection, body, &query, progress).await?,
             };
@@ -136,6 +143,11 @@ pub async fn run(connection: &Connection, command: &Contacts) -> Result<(), Fail
     }
 }
 
+fn is_same(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| std::fs::canonicalize(path).ok();
+    whole(one).is_some_and(|one| Some(one) == whole(other))
+}
+
 pub async fn import(connection: &Connection, csv: Vec<u8>, progress: Progress) -> Result<Value, Failure> {
     upload(connection, Upload::bytes(csv), &[], progress).await
 }
@@ -166,7 +178,8 @@ async fn import_with_rejected(
 ) -> Result<Value, Failure> {
     query.push(("rejected", "all".into()));
     let failed = |error: &dyn std::fmt::Display| Failure::no(format!("{}: {error}", path.display()));
-    let mut rows = csv::Writer::from_path(path).map_err(|error| failed(&error))?;
+    let mut rows = csv::Writer::from_path(path)
+        .map_err(|error| Failure::usage(format!("--rejected {}: {error}", path.display())))?;
     rows.write_record(["line", "field", "reason"])
         .map_err(|error| failed(&error))?;
     let mut imported = None;
