@@ -26,7 +26,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::support::{bus, campaign::drafted, database::database};
+use crate::{
+    segmenter::apply,
+    support::{bus, campaign::drafted, database::database},
+};
 
 const RESOURCES: &str = r#"
 [[template]]
@@ -495,6 +498,43 @@ async fn a_paused_campaign_waits_and_a_cancelled_one_ends() {
     stand.until_state(held, State::Cancelled).await;
     let row = stand.store.message_get(held).await.unwrap().unwrap();
     assert_eq!(row.reason, Some(Reason::CampaignCancelled));
+    stand.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_trigger_put_off_ends_when_the_trigger_is_switched_off() {
+    let stand = Stand::start(EVENING, "").await;
+    let trigger = |name: &str, active: bool| {
+        format!("[[trigger]]\nname = \"{name}\"\non = \"cart.left\"\nactive = {active}\ntemplate = \"sale\"\n")
+    };
+    apply(&stand.store, &(trigger("off", true) + &trigger("on", true))).await;
+    let caused = |number: u128, trigger: &str, contact: &str| Job {
+        cause: Cause::Trigger {
+            trigger: trigger.into(),
+            event_source: "shop".into(),
+            event_id: number.to_string(),
+        },
+        ..job(number, contact, "sale", json!({"article": "x"}))
+    };
+    stand
+        .append(&[caused(1, "off", "good"), caused(2, "on", "nameless")])
+        .await;
+    for number in [1, 2] {
+        stand.until_state(Uuid::from_u128(number), State::Deferred).await;
+    }
+    apply(&stand.store, &trigger("off", false)).await;
+    stand.set(MORNING);
+    stand.until_state(Uuid::from_u128(1), State::Cancelled).await;
+    stand.until_passed(Uuid::from_u128(2)).await;
+    let row = stand.store.message_get(Uuid::from_u128(1)).await.unwrap().unwrap();
+    assert_eq!(row.reason, Some(Reason::TriggerOff));
+    assert!(!stand.is_passed(Uuid::from_u128(1)).await);
+    let receipts = stand.read::<Receipt>(Topic::Receipts).await;
+    let told = receipts
+        .iter()
+        .filter(|(_, receipt)| receipt.reason == Some(Reason::TriggerOff));
+    let told: Vec<(Uuid, State)> = told.map(|(_, receipt)| (receipt.message_id, receipt.state)).collect();
+    assert_eq!(told, [(Uuid::from_u128(1), State::Cancelled)]);
     stand.stop().await;
 }
 
