@@ -562,7 +562,7 @@ async fn a_waiting_timer_follows_its_trigger() {
     assert!(all_confirm, "{triggers:?}");
 }
 
-async fn many(store: &Store, count: u32) {
+pub(crate) async fn many(store: &Store, count: u32) {
     for from in (0..count).step_by(5_000) {
         let changes: Vec<ContactChange> = (from..(from + 5_000).min(count))
             .map(|number| contact(&format!("c{number:06}"), Some(&format!("+262692{number:06}")), "north"))
