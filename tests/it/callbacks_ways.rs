@@ -105,9 +105,14 @@ quiet_hours = "off"
     let _collector = collector(&stand, Clock::system(), listener).await;
     let messages: Vec<Outbound> = (0..40)
         .chain(100..140)
-        .map(|number| Outbound {
-            text: "Le mot est zanzibar".into(),
-            ..outbound(number, Class::Transactional)
+        .map(|number| {
+            // Every other one in two parts: of OVH with one id, of Vonage with two, each with receipts of its own.
+            let parts = 1 + u16::from(number % 2 == 1);
+            Outbound {
+                text: "Le mot est zanzibar. ".repeat(if parts == 1 { 1 } else { 9 }),
+                parts,
+                ..outbound(number, Class::Transactional)
+            }
         })
         .collect();
     stand.append(&messages).await;
@@ -119,7 +124,15 @@ quiet_hours = "off"
         let id = message.message_id.to_string();
         let shown = shown.iter().find(|shown| shown["reference"] == id.as_str()).unwrap();
         assert_eq!(row.state.as_str(), shown["outcome"], "{id}");
-        ends.insert((row.gateway.unwrap(), row.state));
+        let gateway = row.gateway.unwrap();
+        let ids = stand.store.message_parts_of(message.message_id).await.unwrap().len();
+        let expected = if gateway == "vonage" {
+            usize::from(message.parts)
+        } else {
+            1
+        };
+        assert_eq!(ids, expected, "{gateway}");
+        ends.insert((gateway, row.state));
     }
     let all_ends = ["ovh", "vonage"].map(|gateway| [State::Delivered, State::Failed].map(|end| (gateway.into(), end)));
     assert_eq!(ends, all_ends.into_iter().flatten().collect());

@@ -43,6 +43,8 @@ pub(crate) struct Arrival {
     pub(crate) total: u8,
     /// How many SMS it is.
     pub(crate) counts: u32,
+    /// How many ids it gets, each with receipts of its own.
+    pub(crate) ids: u32,
     /// How long it is worth delivering, as SMPP's `validity_period` says it.
     pub(crate) validity: Option<String>,
     pub(crate) wants_receipt: bool,
@@ -52,7 +54,8 @@ pub(crate) struct Arrival {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Taken {
-        id: String,
+        /// At least one.
+        ids: Vec<String>,
         after: Duration,
     },
     /// Taken, and answered with an error that does not say so.
@@ -63,7 +66,7 @@ pub(crate) enum Verdict {
     Cut,
     /// Taken, and the connection ends in the middle of the answer.
     Half {
-        id: String,
+        ids: Vec<String>,
     },
     /// Taken, and answered with bytes that mean nothing.
     Garbage,
@@ -264,8 +267,9 @@ impl State {
             return Verdict::Refused;
         }
 
-        let id = self.next_id;
-        self.next_id += 1;
+        let first = self.next_id;
+        let ids = u64::from(arrival.ids.max(1));
+        self.next_id += ids;
         self.submissions += 1;
         self.stats.accepted += u64::from(arrival.counts);
         for _ in 0..arrival.counts {
@@ -280,13 +284,19 @@ impl State {
         if arrival.wants_receipt {
             let receipt = Receipt {
                 client: arrival.client,
-                id,
+                id: first,
                 reference: arrival.reference,
                 from: arrival.from.clone(),
                 to: arrival.to.clone(),
                 fate,
                 tries: 0,
             };
+            for (id, part) in (first + 1..first + ids).zip(arrival.part.saturating_add(1)..) {
+                let dice = Dice::new(script.seed, reference, part);
+                let lost = !script.receipts || dice.happens("lost", script.lost_percent);
+                let receipt = Receipt { id, ..receipt.clone() };
+                self.plan(receipt, dice, &script, early, lost);
+            }
             self.plan(receipt, dice, &script, early, lost);
         }
         self.phones.take(
@@ -303,13 +313,16 @@ impl State {
             },
             now,
         );
+        let written = || {
+            (first..first + ids)
+                .map(|id| script.ids.write(id, script.id_width))
+                .collect()
+        };
         let every = |number: u64| number > 0 && self.submissions.is_multiple_of(number);
         let verdict = if every(script.cut_every) {
             Verdict::Cut
         } else if every(script.half_every) {
-            Verdict::Half {
-                id: script.ids.write(id, script.id_width),
-            }
+            Verdict::Half { ids: written() }
         } else if every(script.garbage_every) {
             Verdict::Garbage
         } else if dice.happens("silent", script.silent_percent) {
@@ -323,7 +336,7 @@ impl State {
                 script.response_delay_ms
             };
             return Verdict::Taken {
-                id: script.ids.write(id, script.id_width),
+                ids: written(),
                 after: Duration::from_millis(
                     wait + dice.up_to("response", script.response_jitter_ms)
                         + dice.around("response-tail", script.response_tail_ms),
@@ -415,6 +428,7 @@ mod tests {
             part,
             total,
             counts: 1,
+            ids: 1,
             validity: None,
             wants_receipt: true,
         }

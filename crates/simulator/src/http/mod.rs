@@ -93,15 +93,16 @@ async fn submit(
         part: 1,
         total: 1,
         counts,
+        ids: profile.ids(counts),
         validity: None,
     });
     match verdict {
-        Verdict::Taken { id, after } => {
+        Verdict::Taken { ids, after } => {
             // A timer of no length lasts a millisecond or two, in which a client with few connections sends nothing.
             if !after.is_zero() {
                 tokio::time::sleep(after).await;
             }
-            profile.taken(&id)
+            profile.taken(&ids)
         }
         Verdict::Ambiguous => (StatusCode::INTERNAL_SERVER_ERROR, "something went wrong").into_response(),
         // The client's patience ends it.
@@ -110,7 +111,7 @@ async fn submit(
             let broken = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) });
             (StatusCode::OK, Body::from_stream(broken)).into_response()
         }
-        Verdict::Half { id } => half(profile.taken(&id)).await,
+        Verdict::Half { ids } => half(profile.taken(&ids)).await,
         Verdict::Garbage => (
             StatusCode::OK,
             [(CONTENT_TYPE, "application/octet-stream")],

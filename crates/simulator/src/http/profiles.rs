@@ -78,6 +78,14 @@ impl Profile {
         }
     }
 
+    /// How many ids this provider gives a text of so many parts, each with receipts of its own.
+    pub(super) fn ids(self, parts: u32) -> u32 {
+        match self {
+            Profile::Vonage => parts,
+            _ => 1,
+        }
+    }
+
     /// The id as this provider writes it.
     pub(super) fn id(self, id: &str) -> String {
         match self {
@@ -86,8 +94,8 @@ impl Profile {
         }
     }
 
-    pub(super) fn taken(self, id: &str) -> Response {
-        let id = self.id(id);
+    pub(super) fn taken(self, ids: &[String]) -> Response {
+        let id = self.id(ids.first().map_or("", String::as_str));
         match self {
             Profile::Twilio => (
                 StatusCode::CREATED,
@@ -95,8 +103,11 @@ impl Profile {
             )
                 .into_response(),
             Profile::Vonage => Json(json!({
-                "message-count": "1",
-                "messages": [{ "status": "0", "message-id": id, "remaining-balance": "1000" }],
+                "message-count": ids.len().to_string(),
+                "messages": ids
+                    .iter()
+                    .map(|id| json!({ "status": "0", "message-id": id, "remaining-balance": "1000" }))
+                    .collect::<Vec<_>>(),
             }))
             .into_response(),
             Profile::Ovh => {

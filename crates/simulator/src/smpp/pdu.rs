@@ -69,6 +69,7 @@ pub(crate) fn arrival(submit: &SubmitSm, mailbox: &Arc<Mailbox>) -> Arrival {
             true => u32::from(sms::measure(&text).parts),
             false => 1,
         },
+        ids: 1,
         text,
         validity: Some(submit.validity_period.as_str().to_owned()).filter(|period| !period.is_empty()),
         wants_receipt: u8::from(submit.registered_delivery) & 0x03 != 0,

@@ -231,8 +231,8 @@ impl Session {
     fn answer(&mut self, sequence: u32, verdict: Verdict) -> Next {
         let error = |status| Command::new(status, sequence, SubmitSmResp::default());
         match verdict {
-            Verdict::Taken { id, after } => {
-                let answer = taken(sequence, id);
+            Verdict::Taken { mut ids, after } => {
+                let answer = taken(sequence, ids.pop().unwrap_or_default());
                 if after.is_zero() {
                     self.put(answer);
                 } else {
@@ -246,9 +246,9 @@ impl Session {
             Verdict::Ambiguous => self.put(error(CommandStatus::EsmeRsubmitfail)),
             Verdict::Silent => {}
             Verdict::Cut => return Next::Cut,
-            Verdict::Half { id } => {
+            Verdict::Half { mut ids } => {
                 let mut bytes = BytesMut::new();
-                encode(&taken(sequence, id), &mut bytes);
+                encode(&taken(sequence, ids.pop().unwrap_or_default()), &mut bytes);
                 self.out.extend_from_slice(&bytes[..bytes.len() / 2]);
                 return Next::End;
             }
