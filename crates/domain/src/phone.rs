@@ -259,7 +259,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 800, ..ProptestConfig::default() })]
 
         #[test]
         fn the_short_way_agrees_with_the_whole_reading(
