@@ -179,13 +179,13 @@ def campaign(postgres, database, url, console):
     with open(file, "w") as rows:
         rows.write("id,phone,first_name,gender,birth_date,region,marketing_consent,points\n")
         for number in range(500_000):
-            rows.write(f"new{number},+262693{number % 1000000:06},Zoé,female,1990-01-01,north,true,{number % 1000}\n")
+            rows.write(f"new{number},+262692{number % 1000000:06},Zoé,female,1990-01-01,north,true,{number % 1000}\n")
     rates = []
     for _ in range(2):
         began = time.perf_counter()
         answer = tamtam("contacts", "import", file)
         rates.append(500_000 / (time.perf_counter() - began))
-    assert answer["unchanged"] == 500_000, answer
+    assert answer["unchanged"] == 500_000, {name: answer[name] for name in ("unchanged", "rejected", "updated", "created")}
     os.remove(file)
     return {"expansion": planned / seconds, "import": rates[0], "again": rates[1]}
 
