@@ -99,14 +99,15 @@ impl Tx {
         let unknown = |known: &HashSet<String>| -> Vec<&Contact> {
             fresh.values().filter(|contact| !known.contains(&contact.id)).collect()
         };
-        let mut made = self.contacts_insert(&unknown(&known), now).await?;
-        let mut before = self.contacts_select(&ids, "for update").await?;
+        let made = self.contacts_insert(&unknown(&known), now).await?;
+        // What we made nobody else sees yet: it is ours without a lock.
+        ids.retain(|id| !made.contains(*id));
+        let before = self.contacts_select(&ids, "for update").await?;
         if before.len() < ids.len() {
             // Erased by somebody in between.
-            let there: HashSet<String> = before.keys().cloned().collect();
-            made.extend(self.contacts_insert(&unknown(&there), now).await?);
+            let there: HashSet<String> = before.keys().chain(&made).cloned().collect();
+            self.contacts_insert(&unknown(&there), now).await?;
         }
-        before.retain(|id, _| !made.contains(id));
         let Merged { answers, after, said } = merge(changes, &before);
         let mut written: Vec<&Contact> = after
             .values()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool, Postgres, Transaction, postgres::PgPoolOptions};
+use sqlx::{Executor as _, PgConnection, PgPool, Postgres, Transaction, postgres::PgPoolOptions};
 
 use crate::StoreError;
 
@@ -18,10 +18,21 @@ pub struct Tx {
     pub(crate) inner: Transaction<'static, Postgres>,
 }
 
+/// How each connection begins. Compiling a statement takes PostgreSQL longer than any of ours runs: it would be done anew for
+/// every batch that the planner holds for large.
+fn options() -> PgPoolOptions {
+    PgPoolOptions::new().after_connect(|connection, _| {
+        Box::pin(async move {
+            connection.execute("set jit = off").await?;
+            Ok(())
+        })
+    })
+}
+
 impl Store {
     /// Connects to `url` (`postgres://…`), waiting up to `wait` for the first connection.
     pub async fn connect(url: &str, connections: u32, wait: Duration) -> Result<Store, StoreError> {
-        let pool = PgPoolOptions::new()
+        let pool = options()
             .max_connections(connections)
             .acquire_timeout(wait)
             .connect(url)
@@ -32,7 +43,7 @@ impl Store {
     /// The same database over one connection of its own, made when it is first needed: for what is asked while somebody
     /// holds a transaction and waits. From the pool it could be waiting for a connection that only the waiting ones have.
     pub fn apart(&self) -> Store {
-        let pool = PgPoolOptions::new()
+        let pool = options()
             .max_connections(1)
             .acquire_timeout(self.pool.options().get_acquire_timeout())
             .connect_lazy_with((*self.pool.connect_options()).clone());
