@@ -1,8 +1,8 @@
 //! Resources: applying a file of them, reading them, removing one.
 //!
 //! Applying is all or nothing, and tells every mistake of the file at once with its line: first what each resource says
-//! by itself, its text included, then what needs the others (templates and audiences that are referred to, expressions).
-//! The references are checked under one lock with what is there already, so that two applies at once cannot break each
+//! by itself, then what needs the others (templates and audiences that are referred to, expressions, texts). The
+//! references are checked under one lock with what is there already, so that two applies at once cannot break each
 //! other's.
 
 mod check;

@@ -50,8 +50,9 @@ impl Parsed {
 /// More is a mistake and not a configuration.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Reads resources. What concerns one resource by itself is checked here, a template's texts too; references between
-/// resources and expressions, which may name audiences, are checked by whoever knows the other resources.
+/// Reads resources. What concerns one resource by itself is checked here; references between resources, templates and
+/// expressions are checked by whoever knows the other resources. Where something is wrong already, what is wrong with texts is
+/// told with it.
 pub fn parse_toml(text: &str) -> Result<Vec<Resource>, Vec<ResourceError>> {
     Ok(parse_toml_with_lines(text)?
         .into_iter()
@@ -113,10 +114,7 @@ pub fn parse_toml_with_lines(text: &str) -> Result<Vec<Parsed>, Vec<ResourceErro
         for table in tables {
             match read_table(kind, table, &lines) {
                 Ok(resource) => {
-                    let mut problems = resource.resource.check();
-                    if let Resource::Template(template) = &resource.resource {
-                        problems.extend(Composer::check(template));
-                    }
+                    let problems = resource.resource.check();
                     errors.extend(
                         problems
                             .into_iter()
@@ -140,11 +138,16 @@ pub fn parse_toml_with_lines(text: &str) -> Result<Vec<Parsed>, Vec<ResourceErro
         }
     }
     if errors.is_empty() {
-        Ok(parsed)
-    } else {
-        errors.sort_by_key(|error| error.line);
-        Err(errors)
+        return Ok(parsed);
     }
+    for resource in &parsed {
+        if let Resource::Template(template) = &resource.resource {
+            let problems = Composer::check(template).into_iter();
+            errors.extend(problems.map(|problem| resource.error(problem.key, problem.message)));
+        }
+    }
+    errors.sort_by_key(|error| error.line);
+    Err(errors)
 }
 
 fn read_table(kind: Kind, table: Spanned<DeValue<'_>>, lines: &Lines) -> Result<Parsed, ResourceError> {

@@ -42,6 +42,11 @@ pub(super) fn problems(resource: &Resource, all: &Snapshot) -> Vec<(&'static str
     match resource {
         Resource::Gateway(_) => {}
         Resource::Template(template) => {
+            problems.extend(
+                Composer::check(template)
+                    .into_iter()
+                    .map(|problem| (problem.key, problem.message)),
+            );
             if all.policy.short_links.is_none() && Composer::has_links(template) {
                 problems.push((
                     "text",
