@@ -101,7 +101,7 @@ impl Browser {
     pub async fn click(&self, css: &str) {
         self.find(css).await;
         let script = "const found = document.querySelector(arguments[0]); \
-                      if (found) setTimeout(() => found.click()); return found !== null";
+                      if (found) setTimeout(() => document.querySelector(arguments[0])?.click()); return found !== null";
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             match self.client.execute(script, vec![json!(css)]).await {

@@ -33,7 +33,8 @@ async fn body(app: &App, visit: &Visit, id: Uuid) -> Result<(String, Markup), Ap
     let campaign = &status.campaign;
     let body = html! {
         h1 { (campaign.name) }
-        div.card hx-ext="sse" sse-connect={ "/campaigns/" (campaign.id) "/events" } sse-swap="progress" {
+        // Without settling: for its 20 ms the new buttons would do nothing, twice a second.
+        div.card hx-ext="sse" sse-connect={ "/campaigns/" (campaign.id) "/events" } sse-swap="progress" hx-swap="innerHTML settle:0ms" {
             (live(app, visit, id).await?)
         }
         div.card {
