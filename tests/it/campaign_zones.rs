@@ -19,19 +19,20 @@ async fn shop() -> Server {
     server
 }
 
+const CREATE: [&str; 8] = [
+    "campaign",
+    "create",
+    "--name",
+    "x",
+    "--template",
+    "sale",
+    "--where",
+    "age < 30",
+];
+
 /// A draft; its id.
 fn draft(server: &Server, more: &[&str]) -> String {
-    let create = [
-        "campaign",
-        "create",
-        "--name",
-        "x",
-        "--template",
-        "sale",
-        "--where",
-        "age < 30",
-    ];
-    let created = server.json(&[&create, more].concat());
+    let created = server.json(&[&CREATE, more].concat());
     created["id"].as_str().unwrap().to_owned()
 }
 
@@ -83,17 +84,7 @@ async fn a_zone_that_is_none_is_refused_and_nothing_starts() {
     };
     let local = "2031-12-24T09:00";
     let launch = ["campaign", "launch", &id];
-    let create = [
-        "campaign",
-        "create",
-        "--name",
-        "x",
-        "--template",
-        "sale",
-        "--where",
-        "age < 30",
-    ];
-    for command in [&launch[..], &create] {
+    for command in [&launch[..], &CREATE] {
         let (code, told) = refused(&[command, &["--at", local, "--zone", "Mars/Olympus"]].concat());
         assert_eq!(code, Some(2), "{told}");
         for part in ["Mars/Olympus", "--zone", "expected an IANA zone such as Indian/Reunion"] {
