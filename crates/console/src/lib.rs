@@ -38,20 +38,25 @@ const MAX_FORM_BYTES: usize = 256 * 1024;
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// What the console needs. The listener is bound by the caller.
-#[derive(Debug)]
 pub struct Config {
     pub listener: TcpListener,
     pub api: Api,
     /// The HTTP API, served beside the pages.
     pub http: Router,
+    /// What sessions are signed with.
+    pub session_secret: Vec<u8>,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the console's server failed")]
     Server(#[from] std::io::Error),
-    #[error("the secret of the sessions cannot be read")]
-    Secret(#[source] store::StoreError),
 }
 
 #[derive(Clone, Debug)]
@@ -63,15 +68,9 @@ pub(crate) struct App {
 
 /// Serves until `shutdown`.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    let secret = config
-        .api
-        .store
-        .installation_secret("console-session")
-        .await
-        .map_err(Error::Secret)?;
     let app = App {
         api: config.api,
-        sessions: Sessions::new(secret),
+        sessions: Sessions::new(config.session_secret),
         stopping: shutdown.clone(),
     };
     let routes = router(app).merge(config.http);

@@ -125,6 +125,8 @@ impl Incoming for Appender {
 
 async fn append(log: Arc<dyn Log>, mut waiting: mpsc::Receiver<Waiting>) {
     let mut batch = Vec::with_capacity(BATCH);
+    // Refused since it went wrong: said once, and once more when it is over. There may be a thousand a second.
+    let mut refused: Option<usize> = None;
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
         // Whoever does not wait any more will bring it again.
         let (records, answers): (Vec<_>, Vec<_>) = batch.drain(..).filter(|(_, answer)| !answer.is_closed()).unzip();
@@ -132,11 +134,17 @@ async fn append(log: Arc<dyn Log>, mut waiting: mpsc::Receiver<Waiting>) {
             continue;
         }
         let result = keep(&*log, records).await;
-        if let Err(Undelivered(reason)) = &result {
-            tracing::warn!(
-                reason,
-                "callbacks could not be kept; their gateways will bring them again"
-            );
+        match (&result, refused) {
+            (Err(Undelivered(reason)), None) => {
+                tracing::warn!(reason, "callbacks cannot be kept; their gateways will bring them again");
+                refused = Some(answers.len());
+            }
+            (Err(_), Some(count)) => refused = Some(count + answers.len()),
+            (Ok(()), Some(count)) => {
+                tracing::info!(refused = count, "callbacks can be kept again");
+                refused = None;
+            }
+            (Ok(()), None) => {}
         }
         for answer in answers {
             let _ = answer.send(result.clone());

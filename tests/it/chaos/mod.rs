@@ -23,13 +23,15 @@ use std::{
 use plan::{Fault, Plan};
 use store::Store;
 use uuid::Uuid;
-use verdict::{Count, Entry, Start};
+use verdict::{Count, Start};
 use world::World;
 
 use crate::support::{bus, simulator::eventually, tamtam::contacts};
 
 /// A gateway that was down is tried again after a minute at the latest.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// When the last message is settled, a receipt may still be on its way; so long after, there is nothing to wait for.
+const QUIET: Duration = Duration::from_secs(20);
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| {
@@ -43,27 +45,30 @@ fn nothing_is_lost_and_nothing_comes_twice_through_faults() {
     let messages = setting("TAMTAM_CHAOS_MESSAGES", 200);
     let turn = Arc::new(AtomicU64::new(first));
     let table = Arc::new(Mutex::new(Table::default()));
+    let failures = Arc::new(Mutex::new(Vec::new()));
     // Most of a run is waiting, so several worlds share a machine well. Each has a thread: much in it blocks.
     let worlds: Vec<_> = (0..setting("TAMTAM_CHAOS_WORLDS", 1).min(runs))
         .map(|_| {
-            let (turn, table) = (turn.clone(), table.clone());
+            let (turn, table, failures) = (turn.clone(), table.clone(), failures.clone());
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Runtime::new().unwrap();
-                runtime.block_on(in_turn(&turn, first + runs, messages, &table));
+                runtime.block_on(in_turn(&turn, first + runs, messages, &table, &failures));
             })
         })
         .collect();
-    for world in worlds {
-        if let Err(panic) = world.join() {
-            std::panic::resume_unwind(panic);
-        }
-    }
+    // One that ends early does not end the others: hours may be in what they found.
+    let ended: Vec<_> = worlds.into_iter().map(std::thread::JoinHandle::join).collect();
     print!("{}", table.lock().unwrap().text(messages));
+    let failures = failures.lock().unwrap();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    if let Some(panic) = ended.into_iter().find_map(Result::err) {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// A world of its own that takes the next seed, again and again, as long as there is one before `end`.
 #[expect(clippy::print_stdout, reason = "what a run came to")]
-async fn in_turn(turn: &AtomicU64, end: u64, messages: u64, table: &Mutex<Table>) {
+async fn in_turn(turn: &AtomicU64, end: u64, messages: u64, table: &Mutex<Table>, failures: &Mutex<Vec<String>>) {
     let mut world = World::start().await;
     world.apply(plan::Gateways::Both, 100).await;
     let file = world.installation.file("contacts.csv", &contacts(messages as usize));
@@ -86,14 +91,19 @@ async fn in_turn(turn: &AtomicU64, end: u64, messages: u64, table: &Mutex<Table>
                 table.write(&path, messages);
             }
         }
-        assert_eq!(
-            (count.lost, count.twice, count.disagree),
-            (0, 0, 0),
-            "seed {seed}: lost, twice, disagree; {plan:?}\n{}",
-            wrong.join("\n")
-        );
+        if !count.is_good() {
+            failures.lock().unwrap().push(format!(
+                "seed {seed}: {} lost, {} twice, {} disagree; {plan:?}\n{}",
+                count.lost,
+                count.twice,
+                count.disagree,
+                wrong.join("\n")
+            ));
+        }
         let audit = world.ask(&["audit"]).await;
-        assert_eq!(audit["violations"], 0, "seed {seed}: {audit}");
+        if audit["violations"] != 0 {
+            failures.lock().unwrap().push(format!("seed {seed}: {audit}"));
+        }
     }
 }
 
@@ -142,18 +152,26 @@ async fn one(world: &mut World, plan: &Plan, messages: u64) -> (Count, Vec<Strin
 
     let id: Uuid = campaign.parse().unwrap();
     let store = world.store().await;
-    let rows = all_settled(&store, id, &prefix, total).await;
+    all_settled(&store, id, &prefix, total).await;
     world.mend().await;
-    verdict::count(world, &start, &rows, total).await
+    let quiet = Instant::now() + QUIET;
+    loop {
+        let rows = verdict::ledger(&store, id, &prefix).await;
+        let verdict = verdict::count(world, &start, &rows, total).await;
+        if verdict.0.is_good() || Instant::now() > quiet {
+            return verdict;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Waits for the run's last message, for as long as any moves.
-async fn all_settled(store: &Store, campaign: Uuid, events: &str, total: u64) -> Vec<Entry> {
+async fn all_settled(store: &Store, campaign: Uuid, events: &str, total: u64) {
     let (mut moved, mut most) = (Instant::now(), 0);
     loop {
         let settled = verdict::settled(store, campaign, events).await;
         if settled >= total {
-            return verdict::ledger(store, campaign, events).await;
+            return;
         }
         if settled > most {
             (moved, most) = (Instant::now(), settled);

@@ -47,6 +47,10 @@ pub struct Count {
 }
 
 impl Count {
+    pub fn is_good(self) -> bool {
+        (self.lost, self.twice, self.disagree) == (0, 0, 0)
+    }
+
     pub fn add(&mut self, other: Count) {
         self.messages += other.messages;
         self.delivered += other.delivered;

@@ -75,9 +75,13 @@ fn bus_failure(error: BusError) -> Failure {
 }
 
 /// Tries again until it succeeds, fails for good, or the time is over.
-async fn patiently<F, E>(wait: Duration, may_pass: impl Fn(&E) -> bool, mut attempt: impl FnMut() -> F) -> Result<(), E>
+pub async fn patiently<T, F, E>(
+    wait: Duration,
+    may_pass: impl Fn(&E) -> bool,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, E>
 where
-    F: Future<Output = Result<(), E>>,
+    F: Future<Output = Result<T, E>>,
     E: std::error::Error,
 {
     let deadline = Instant::now() + wait;

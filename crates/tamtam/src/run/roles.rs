@@ -7,11 +7,11 @@ use bus::Log;
 use domain::phone::PhoneKey;
 use resources::gateway::Secrets;
 use stage::{Clock, Live};
-use store::Store;
+use store::{Store, StoreError};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{listeners::Listeners, supervisor::Supervisor};
+use super::{connect::patiently, listeners::Listeners, supervisor::Supervisor};
 use crate::{
     exit::{Failure, chain},
     settings::Settings,
@@ -62,6 +62,8 @@ pub struct Parts {
     pub live: Live,
     pub clock: Clock,
     pub phone_key: PhoneKey,
+    /// What the console signs its sessions with, the same for all replicas.
+    pub session_secret: Vec<u8>,
     pub api: Api,
     pub secrets: Secrets,
     pub health: Health,
@@ -79,8 +81,19 @@ impl Parts {
     ) -> Result<Parts, Failure> {
         let unreadable = |error| Failure::unreachable(format!("the database: {}", chain(&error)));
         let clock = Clock::system();
-        let live = Live::start(store.clone(), shutdown).await.map_err(unreadable)?;
-        let phone_key = store.phone_key().await.map_err(unreadable)?;
+        // A database that was there a moment ago may be gone now, and back in another.
+        let wait = settings.database.wait;
+        let live = patiently(wait, StoreError::is_transient, || {
+            Live::start(store.clone(), shutdown.clone())
+        })
+        .await
+        .map_err(unreadable)?;
+        let (phone_key, session_secret) = patiently(wait, StoreError::is_transient, async || {
+            let session_secret = store.installation_secret("console-session").await?;
+            Ok((store.phone_key().await?, session_secret))
+        })
+        .await
+        .map_err(unreadable)?;
         let mut api = Api::new(store.clone(), log.clone(), clock.clone());
         api.sample_ratio = trace_sample(settings);
         health.watch(store.clone(), log.clone());
@@ -90,6 +103,7 @@ impl Parts {
             live,
             clock,
             phone_key,
+            session_secret,
             api,
             secrets,
             health,
@@ -104,6 +118,7 @@ impl Parts {
             live,
             clock,
             phone_key,
+            session_secret,
             api,
             secrets,
             health,
@@ -119,7 +134,12 @@ impl Parts {
             Role::Console => {
                 if let Some(listener) = listeners.console.take() {
                     let http = ingest::http::router(api.clone()).merge(health.probes());
-                    let config = console::Config { listener, api, http };
+                    let config = console::Config {
+                        listener,
+                        api,
+                        http,
+                        session_secret,
+                    };
                     supervisor.start(role.name(), |shutdown| console::run(config, shutdown));
                 }
             }
