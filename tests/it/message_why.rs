@@ -14,6 +14,9 @@ on = "visit.made"
 when = 'event.pages > 3 and did visit.made count = 1'
 audience = "north"
 template = "hello"
+wait = "1s"
+unless = "order.placed"
+once_per = "1w"
 "#;
 
 const CAMPAIGN: &str =
@@ -143,6 +146,14 @@ fn of_a_trigger(told: &Told) {
             .unwrap()
             .starts_with("trigger first-visit fired on event stays-1; ")
     );
+    // What else the trigger asks stands beside: it held, or there were no message.
+    let text = told.text("stays", "trigger");
+    for line in [
+        "waited 1s after the event, and order.placed did not happen (`unless`)",
+        "no other message of this trigger in 1w (`once_per`)",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
     let moved = told.show("moves", "trigger");
     assert_eq!(clauses(&moved)[0], (false, whole));
     assert_eq!(clauses(&moved)[1..3], expected[1..3]);

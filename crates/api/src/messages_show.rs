@@ -5,6 +5,7 @@ use domain::{
     audience::{Explained, Expression},
 };
 use jiff::Timestamp;
+use resources::Trigger;
 use store::{
     audience::Named,
     explain::{PartLine, Waiting},
@@ -85,6 +86,14 @@ impl Api {
         };
         let mut log = times(&message);
         let mut campaign = None;
+        if let Cause::Trigger { trigger, .. } = &message.cause
+            && let Some(trigger) = self.snapshot().await?.triggers.get(trigger)
+        {
+            log.extend(besides(trigger).into_iter().map(|what| LogLine {
+                at: message.planned_at,
+                what,
+            }));
+        }
         if let Cause::Campaign { campaign_id } = &message.cause
             && let Ok(campaign_id) = campaign_id.parse()
         {
@@ -225,6 +234,21 @@ fn times(message: &MessageRow) -> Vec<LogLine> {
         .map(|code| format!(" (the gateway said {code})"))
         .unwrap_or_default();
     add(message.settled_at, format!("{}{reason}{code}", message.state));
+    lines
+}
+
+/// What a trigger asks beside its conditions, and what held when it planned a message.
+fn besides(trigger: &Trigger) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(wait) = trigger.wait {
+        lines.push(match &trigger.unless {
+            Some(unless) => format!("waited {wait} after the event, and {unless} did not happen (`unless`)"),
+            None => format!("waited {wait} after the event"),
+        });
+    }
+    if let Some(period) = trigger.once_per {
+        lines.push(format!("no other message of this trigger in {period} (`once_per`)"));
+    }
     lines
 }
 
