@@ -133,7 +133,7 @@ async fn what_a_campaign_planned_is_where_the_ledger_says_or_on_its_way() {
     );
     let audit = store.audit(None, None).await.unwrap();
     assert_eq!((audit.violations, audit.pending), (0, 3), "{:?}", audit.examples);
-    let hashes = [vec![3; 32], vec![4; 32]];
+    let hashes: [&[u8]; 2] = [&[3; 32], &[4; 32]];
     let mut tx = store.begin().await.unwrap();
     tx.campaign_phones_take(CAMPAIGN, &hashes, &["c002", "c003"])
         .await

@@ -47,7 +47,7 @@ async fn campaign(server: &Server, now: Timestamp) {
         .campaign_launch(CAMPAIGN, None, "age > 30", "test", now)
         .await
         .unwrap();
-    tx.campaign_phones_take(CAMPAIGN, &[hash], &["42"]).await.unwrap();
+    tx.campaign_phones_take(CAMPAIGN, &[&hash], &["42"]).await.unwrap();
     let members = [("41", Some(Reason::ControlGroup)), ("42", None), ("44", None)].map(|(id, suppress)| ChunkMember {
         contact_id: id.into(),
         suppress,

@@ -5,6 +5,7 @@ mod emit;
 mod finish;
 mod plan;
 mod schedule;
+mod seen;
 
 use std::sync::Arc;
 

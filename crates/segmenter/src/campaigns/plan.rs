@@ -31,10 +31,10 @@ use store::{
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::{Trouble, Work, emit::values};
+use super::{Trouble, Work, emit::values, seen::Seen};
 
 /// Contacts in a chunk.
-const CHUNK: usize = 2_500;
+const CHUNK: usize = 5_000;
 /// The first is small: somebody waits to see the campaign begin.
 const FIRST: i64 = 250;
 /// Campaigns that are walked at the same time.
@@ -42,7 +42,7 @@ const WALKS: usize = 4;
 /// A position that does not move for this long is nobody's.
 const TAKE_OVER: Duration = Duration::from_millis(1_500);
 /// Chunks that are written and not on the bus yet: beyond this the walk waits for those who append.
-const AHEAD: i64 = 80;
+const AHEAD: i64 = 40;
 /// Contacts whose texts are made to estimate the cost of all.
 const SAMPLE: i64 = 50;
 
@@ -178,6 +178,7 @@ async fn walk(work: Work, mut campaign: Campaign) -> Result<Ended, PlanError> {
     let now = campaign.launched_at.unwrap_or_else(|| work.clock.now());
     let prices = Prices::new(&work, &campaign, &expression, &named, now).await?;
     let purpose = prices.purpose.as_deref().unwrap_or(MARKETING);
+    let seen = Arc::new(Seen::new(campaign.chunks == 0));
     // The walk sorts the whole audience before its first row: the beginning is asked for alone, and comes at once.
     if campaign.chunks == 0 {
         let first = work
@@ -193,7 +194,7 @@ async fn walk(work: Work, mut campaign: Campaign) -> Result<Ended, PlanError> {
             })
             .collect();
         if !first.is_empty() {
-            match planned(&work, campaign, first, &prices).await? {
+            match planned(&work, campaign, first, &prices, &seen).await? {
                 Some(moved) => campaign = moved,
                 None => return Ok(Ended::Contended),
             }
@@ -212,7 +213,7 @@ async fn walk(work: Work, mut campaign: Campaign) -> Result<Ended, PlanError> {
         if work.stop.is_cancelled() {
             return Ok(Ended::Again);
         }
-        match planned(&work, campaign, page, &prices).await? {
+        match planned(&work, campaign, page, &prices, &seen).await? {
             Some(moved) => campaign = moved,
             None => return Ok(Ended::Contended),
         }
@@ -223,8 +224,14 @@ async fn walk(work: Work, mut campaign: Campaign) -> Result<Ended, PlanError> {
 }
 
 /// [`plan`] in a task of its own, which is not cancelled with us (sqlx #4393); then those who append are woken.
-async fn planned(work: &Work, campaign: Campaign, page: Page, prices: &Prices) -> Result<Option<Campaign>, PlanError> {
-    let moved = tokio::spawn(plan(work.clone(), campaign, page, prices.clone())).await;
+async fn planned(
+    work: &Work,
+    campaign: Campaign,
+    page: Page,
+    prices: &Prices,
+    seen: &Arc<Seen>,
+) -> Result<Option<Campaign>, PlanError> {
+    let moved = tokio::spawn(plan(work.clone(), campaign, page, prices.clone(), seen.clone())).await;
     work.wake.wake();
     moved.unwrap_or(Err(PlanError::Crashed))
 }
@@ -262,13 +269,22 @@ async fn end(work: Work, campaign: Campaign) -> Result<Ended, PlanError> {
 }
 
 /// Writes one chunk; the campaign after it. `None`: it does not run any more, or somebody else was faster.
-async fn plan(work: Work, mut campaign: Campaign, page: Page, prices: Prices) -> Result<Option<Campaign>, PlanError> {
+async fn plan(
+    work: Work,
+    mut campaign: Campaign,
+    page: Page,
+    prices: Prices,
+    seen: Arc<Seen>,
+) -> Result<Option<Campaign>, PlanError> {
     let mut tx = work.store.begin().await?;
     crash::point("expansion-before-plan")?;
+    if !tx.campaign_position_take(&campaign).await? {
+        return Ok(None);
+    }
     let mut members = Vec::with_capacity(page.len());
     let mut phones: Vec<(usize, Phone)> = Vec::with_capacity(page.len());
     let mut hashes = Vec::with_capacity(page.len());
-    let mut seen: HashSet<String> = HashSet::with_capacity(page.len());
+    let mut in_page: HashSet<String> = HashSet::with_capacity(page.len());
     for (place, met) in page.into_iter().enumerate() {
         let Met { id, phone, consents } = met;
         let control = is_control(&campaign, &id);
@@ -281,7 +297,7 @@ async fn plan(work: Work, mut campaign: Campaign, page: Page, prices: Prices) ->
         };
         // One without a phone is the renderer's to suppress; one that gets nothing speaks for no phone.
         if let Some(phone) = phone.filter(|_| suppress.is_none()) {
-            if seen.insert(phone.clone()) {
+            if in_page.insert(phone.clone()) {
                 let phone = Phone::from_e164(phone);
                 hashes.push(work.phone_key.hash(&phone));
                 phones.push((place, phone));
@@ -298,7 +314,15 @@ async fn plan(work: Work, mut campaign: Campaign, page: Page, prices: Prices) ->
         .iter()
         .map(|(place, _)| members[*place].contact_id.as_str())
         .collect();
-    let taken = tx.campaign_phones_take(campaign.id, &hashes, &speakers).await?;
+    // Nobody else plans while the position is held, so what this walk has not met is not there.
+    let (mut met, mut fresh) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+    for (hash, speaker) in hashes.iter().zip(speakers) {
+        let (phones, contacts) = if seen.met(hash) { &mut met } else { &mut fresh };
+        phones.push(hash.as_slice());
+        contacts.push(speaker);
+    }
+    tx.campaign_phones_add(campaign.id, &fresh.0, &fresh.1).await?;
+    let taken = tx.campaign_phones_take(campaign.id, &met.0, &met.1).await?;
     let mut spent = 0;
     for ((place, phone), hash) in phones.iter().zip(&hashes) {
         let member = &mut members[*place];

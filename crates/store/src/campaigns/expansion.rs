@@ -151,14 +151,57 @@ impl Tx {
         Ok(true)
     }
 
+    /// Takes the campaign where this walk left it, until the transaction's end: nobody else plans meanwhile. `false`: it
+    /// does not run any more, or somebody else moved its position.
+    pub async fn campaign_position_take(&mut self, campaign: &Campaign) -> Result<bool, StoreError> {
+        let there = sqlx::query(
+            "select from campaigns
+             where id = $1 and state = 'running' and expanded_at is null and after_contact = $2 and chunks = $3
+             for no key update",
+        )
+        .bind(campaign.id)
+        .bind(&campaign.after_contact)
+        .bind(campaign.chunks)
+        .fetch_optional(&mut *self.inner)
+        .await?;
+        Ok(there.is_some())
+    }
+
+    /// Phones (by hash) that nobody speaks for yet, taken by the contacts beside them; that they are free is known, and so
+    /// not looked for.
+    pub async fn campaign_phones_add(
+        &mut self,
+        campaign: Uuid,
+        hashes: &[&[u8]],
+        contacts: &[&str],
+    ) -> Result<(), StoreError> {
+        if hashes.is_empty() {
+            return Ok(());
+        }
+        sqlx::query(
+            "insert into campaign_phones (campaign_id, phone_hash, contact_id)
+             select $1, phone_hash, contact_id from unnest($2::bytea[], $3::text[]) as w (phone_hash, contact_id)
+             order by phone_hash",
+        )
+        .bind(campaign)
+        .bind(hashes)
+        .bind(contacts)
+        .execute(&mut *self.inner)
+        .await?;
+        Ok(())
+    }
+
     /// Which of these phones (by hash) already have another contact that speaks for them; the others are taken by the
     /// contact beside them. The phones of one call are distinct.
     pub async fn campaign_phones_take(
         &mut self,
         campaign: Uuid,
-        hashes: &[Vec<u8>],
+        hashes: &[&[u8]],
         contacts: &[&str],
     ) -> Result<std::collections::HashSet<Vec<u8>>, StoreError> {
+        if hashes.is_empty() {
+            return Ok(std::collections::HashSet::new());
+        }
         let taken: Vec<Vec<u8>> = sqlx::query_scalar(
             "with wanted as (
                  select * from unnest($2::bytea[], $3::text[]) as w (phone_hash, contact_id)
