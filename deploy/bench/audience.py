@@ -49,7 +49,8 @@ class Postgres:
         DIRECTORY.mkdir(mode=0o755)
         shutil.chown(DIRECTORY, self.user)
         self.port = free_port()
-        self.run("initdb", "-U", "tamtam", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
+        self.run("initdb", "-U", "tamtam", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8",
+                 "--lc-collate=C")
         settings = f"-c port={self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
         settings += " -c max_connections=200 -c max_wal_size=2GB -c shared_buffers=1GB"
         self.run("pg_ctl", "start", "--wait", "-l", f"{DIRECTORY}/log", "-o", settings)

@@ -92,10 +92,11 @@ async fn two_batches_with_the_same_contacts_wait_for_each_other() {
         tokio::spawn(async move {
             let mut created = 0;
             for round in 0..20 {
-                let mut changes: Vec<ContactChange> = (0..50)
+                // Some alone in their batch's half, most in both: some insertions go plainly and some meet the other's.
+                let mut changes: Vec<ContactChange> = (0..150)
                     .map(|number| {
                         change(
-                            &format!("{}", (number * 7 + round) % 60 + round * 10),
+                            &format!("{}", (number * 7 + round) % 180 + round * 30),
                             json!({field: round}),
                         )
                     })

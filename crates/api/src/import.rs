@@ -2,8 +2,9 @@
 //!
 //! The bytes go through three steps that work at once, each waiting for the next where it is slower: rows are cut out of
 //! the stream, a few thousand at a time are read into changes (phones are most of that work: on all cores), and each
-//! batch is written by itself, comparing before it writes. So an import that is cut off has written whole batches, and
-//! the same file again changes nothing.
+//! batch is written by itself, comparing before it writes. Two batches are written at once, because one connection keeps
+//! one of PostgreSQL's cores busy; where both have rows of one contact, the later waits for the earlier. So an import that
+//! is cut off has written whole batches, and the same file again changes nothing.
 //!
 //! A byte order mark is passed over; the separator (`,`, `;`, tab or `|`) is what the header has most of; a file that is
 //! not UTF-8 is taken as Windows-1252. Header names are the fields, by themselves or through a mapping. A row that cannot
@@ -11,12 +12,12 @@
 
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use domain::contact::ContactChange;
 use futures::{Stream, StreamExt, stream};
 use store::contacts::Change;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use self::table::{Batch, Header, Rows, Source, TableError};
 use crate::{Api, ApiError, Caller, Role};
@@ -124,12 +125,16 @@ impl Api {
             })
             .buffered(std::thread::available_parallelism().map_or(2, usize::from));
         let mut read = std::pin::pin!(read);
-        let mut report = ImportReport::default();
-        let mut done = ImportProgress::default();
+        let mut import = Importing {
+            report: ImportReport::default(),
+            done: ImportProgress::default(),
+            max_errors: options.max_errors,
+            writing: VecDeque::new(),
+        };
         while let Some(batch) = read.next().await {
             let mut batch = batch.map_err(|_| ApiError::internal("reading the table failed"))?;
             if let Some(rejected) = &options.rejected {
-                report.rejected += batch.rejected.len() as u64;
+                import.report.rejected += batch.rejected.len() as u64;
                 for row in batch.rejected.drain(..) {
                     if rejected.send(row).await.is_err() {
                         break;
@@ -137,12 +142,16 @@ impl Api {
                 }
                 batch.rejected.clear();
             }
-            let (answers, opted_out) = self.contacts_write(&mut batch.changes, &caller.name, "import").await?;
-            report.add(&answers, opted_out, batch.rejected, options.max_errors);
-            done.rows += batch.rows;
-            done.bytes = batch.end;
-            progress(done);
+            let ids: HashSet<String> = batch.changes.iter().map(|change| change.id.clone()).collect();
+            while import.must_wait(&ids) {
+                progress(import.written().await?);
+            }
+            import.writing.push_back(self.write_beside(batch, ids, &caller.name));
         }
+        while !import.writing.is_empty() {
+            progress(import.written().await?);
+        }
+        let Importing { report, done, .. } = import;
         cutting
             .await
             .map_err(|_| ApiError::internal("reading the table failed"))?
@@ -159,6 +168,67 @@ impl Api {
             "contacts imported"
         );
         Ok(report)
+    }
+}
+
+/// Batches that are written at once.
+const AT_ONCE: usize = 3;
+
+/// An import under way.
+struct Importing {
+    report: ImportReport,
+    done: ImportProgress,
+    max_errors: usize,
+    /// In the file's order.
+    writing: VecDeque<Writing>,
+}
+
+/// A batch that is being written, whatever becomes of the one who waits for it.
+struct Writing {
+    ids: HashSet<String>,
+    rejected: Vec<RejectedRow>,
+    rows: u64,
+    end: u64,
+    task: JoinHandle<Result<(Vec<Change>, usize), ApiError>>,
+}
+
+impl Importing {
+    /// Whether a batch of these contacts has to wait for another to be written.
+    fn must_wait(&self, ids: &HashSet<String>) -> bool {
+        self.writing.len() >= AT_ONCE || self.writing.iter().any(|other| !other.ids.is_disjoint(ids))
+    }
+
+    /// Waits for the first; how far the import is then.
+    async fn written(&mut self) -> Result<ImportProgress, ApiError> {
+        if let Some(first) = self.writing.pop_front() {
+            let (answers, opted_out) = first
+                .task
+                .await
+                .map_err(|_| ApiError::internal("writing the contacts failed"))??;
+            self.report.add(&answers, opted_out, first.rejected, self.max_errors);
+            self.done.rows += first.rows;
+            self.done.bytes = first.end;
+        }
+        Ok(self.done)
+    }
+}
+
+impl Api {
+    fn write_beside(&self, batch: ReadBatch, ids: HashSet<String>, by: &str) -> Writing {
+        let ReadBatch {
+            mut changes,
+            rejected,
+            rows,
+            end,
+        } = batch;
+        let (api, by) = (self.clone(), by.to_owned());
+        Writing {
+            ids,
+            rejected,
+            rows,
+            end,
+            task: tokio::spawn(async move { api.contacts_write(&mut changes, &by, "import").await }),
+        }
     }
 }
 

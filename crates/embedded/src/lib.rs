@@ -187,6 +187,8 @@ impl Cluster {
                 "--auth=scram-sha-256",
                 "--encoding=UTF8",
                 "--locale=C.UTF-8",
+                // The same order by comparing bytes, without asking the system's library.
+                "--lc-collate=C",
                 &pwfile,
             ],
         )?;

@@ -1,8 +1,9 @@
 //! Contacts: read, changed and erased, many at a time.
 //!
-//! A change names only the fields that it sets or unsets. The rows are locked in id order, merged here, and only those
-//! that differ are written, so the same change again writes nothing. Each change of consent is written to the consent log
-//! ([`crate::consents`]) with its proof and who recorded it (GDPR art. 7.1).
+//! A change names only the fields that it sets or unsets. The rows are read and merged here; those that come to something
+//! else are made, or locked and looked at once more, in id order. So the same change again writes nothing and waits for
+//! nobody. Each change of consent is written to the consent log ([`crate::consents`]) with its proof and who recorded it
+//! (GDPR art. 7.1).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -10,7 +11,7 @@ pub use domain::contact::ContactChange;
 use domain::{Consent, Contact, Phone};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use sqlx::{Row, postgres::PgRow, types::Json};
+use sqlx::{Connection as _, Row, postgres::PgRow, types::Json};
 
 use crate::{
     Store, StoreError, Tx,
@@ -29,6 +30,25 @@ pub enum Change {
 pub(crate) const COLUMNS: &str =
     "id, phone, first_name, last_name, gender, birth_date, city, region, postal_code, language,
     time_zone, marketing_consent, consent_at, attributes, consents";
+
+/// From so many new contacts on they are inserted without looking for each: it costs two more round trips.
+const PLAINLY: usize = 100;
+
+/// Inserts $1 to $15 in id order ([`columns`]), at $16.
+macro_rules! insert {
+    ($ends:literal) => {
+        concat!(
+            "insert into contacts (id, phone, first_name, last_name, gender, birth_date, city, region, postal_code, language,
+                 time_zone, marketing_consent, consent_at, attributes, consents, created_at, updated_at)
+             select n.*, $16, $16
+             from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::date[], $7::text[], $8::text[],
+                         $9::text[], $10::text[], $11::text[], $12::boolean[], $13::timestamptz[], $14::jsonb[],
+                         $15::jsonb[]) as n (id)
+             order by n.id ",
+            $ends
+        )
+    };
+}
 
 impl Store {
     pub async fn contact_get(&self, id: &str) -> Result<Option<Contact>, StoreError> {
@@ -89,42 +109,45 @@ impl Tx {
         source: &str,
         now: Timestamp,
     ) -> Result<Vec<Change>, StoreError> {
-        let mut ids: Vec<&str> = changes.iter().map(|change| change.id.as_str()).collect();
-        ids.sort_unstable();
-        ids.dedup();
+        let ids: Vec<&str> = changes.iter().map(|change| change.id.as_str()).collect();
+        let mut before = self.contacts_get(&ids).await?;
+        let mut merged = merge(changes, &before);
+        let touched = merged.touched(&before);
         // First made, then locked, each in id order: who waits for a contact that another is making holds nothing that the
         // other still asks for. So two batches wait for each other and do not deadlock.
-        let Merged { after: fresh, .. } = merge(changes, &HashMap::new());
-        let known: HashSet<String> = self.contacts_known(&ids).await?;
-        let unknown = |known: &HashSet<String>| -> Vec<&Contact> {
-            fresh.values().filter(|contact| !known.contains(&contact.id)).collect()
-        };
-        let made = self.contacts_insert(&unknown(&known), now).await?;
+        let (fresh, old): (Vec<&Contact>, Vec<&Contact>) = touched
+            .into_iter()
+            .partition(|contact| !before.contains_key(&contact.id));
+        let made = self.contacts_insert(&fresh, now).await?;
         // What we made nobody else sees yet: it is ours without a lock.
-        ids.retain(|id| !made.contains(*id));
-        let before = self.contacts_select(&ids, "for update").await?;
-        if before.len() < ids.len() {
-            // Erased by somebody in between.
-            let there: HashSet<String> = before.keys().chain(&made).cloned().collect();
-            self.contacts_insert(&unknown(&there), now).await?;
+        let mut others: Vec<&str> = old.iter().chain(&fresh).map(|contact| contact.id.as_str()).collect();
+        others.retain(|id| !made.contains(*id));
+        let others: Vec<String> = others.into_iter().map(str::to_owned).collect();
+        let locked = self.contacts_lock(&others).await?;
+        if others.iter().any(|id| before.get(id) != locked.get(id)) {
+            // Somebody else was there in between.
+            let erased: Vec<&String> = others.iter().filter(|id| !locked.contains_key(*id)).collect();
+            for id in &erased {
+                before.remove(*id);
+            }
+            before.extend(locked);
+            merged = merge(changes, &before);
+            let again: Vec<&Contact> = erased
+                .into_iter()
+                .filter_map(|id| merged.after.get(id.as_str()))
+                .collect();
+            self.contacts_insert(&again, now).await?;
         }
-        let Merged { answers, after, said } = merge(changes, &before);
-        let mut written: Vec<&Contact> = after
-            .values()
-            .filter(|contact| before.get(&contact.id).is_some_and(|known| known != *contact))
-            .collect();
-        written.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        let mut written = merged.touched(&before);
+        written.retain(|contact| before.contains_key(&contact.id));
         self.contacts_write(&written, now).await?;
-        self.consents_log(&said, by, source, now).await?;
-        Ok(answers)
+        self.consents_log(&merged.said, by, source, now).await?;
+        Ok(merged.answers)
     }
 
-    async fn contacts_known(&mut self, ids: &[&str]) -> Result<HashSet<String>, StoreError> {
-        let known: Vec<String> = sqlx::query_scalar("select id from contacts where id = any($1)")
-            .bind(ids)
-            .fetch_all(&mut *self.inner)
-            .await?;
-        Ok(known.into_iter().collect())
+    async fn contacts_lock(&mut self, ids: &[String]) -> Result<HashMap<String, Contact>, StoreError> {
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        self.contacts_select(&ids, "for update").await
     }
 
     /// Inserts contacts, in id order; which of them were not there.
@@ -132,27 +155,59 @@ impl Tx {
         if contacts.is_empty() {
             return Ok(HashSet::new());
         }
-        let statement = sqlx::query(
-            "insert into contacts (id, phone, first_name, last_name, gender, birth_date, city, region, postal_code, language,
-                 time_zone, marketing_consent, consent_at, attributes, consents, created_at, updated_at)
-             select n.*, $16, $16
-             from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::date[], $7::text[], $8::text[],
-                         $9::text[], $10::text[], $11::text[], $12::boolean[], $13::timestamptz[], $14::jsonb[],
-                         $15::jsonb[]) as n (id)
-             order by n.id
-             on conflict (id) do nothing returning id",
-        );
-        let rows = columns(statement, contacts)
-            .bind(At(now))
-            .fetch_all(&mut *self.inner)
-            .await?;
-        let made: HashSet<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let made = match self.contacts_insert_plainly(contacts, now).await? {
+            Some(made) => made,
+            None => self.contacts_insert_others(contacts, now).await?,
+        };
         // Of those alone: they are nobody else's now, so nobody else waits for these rows.
         sqlx::query("delete from strangers where contact_id = any($1)")
             .bind(made.iter().map(String::as_str).collect::<Vec<_>>())
             .execute(&mut *self.inner)
             .await?;
         Ok(made)
+    }
+
+    /// Many at once, as if nobody else were making one of them: `on conflict` would look for each and write it twice to the
+    /// log. `None`: somebody is, or they are too few to gain from it, and nothing was done.
+    async fn contacts_insert_plainly(
+        &mut self,
+        contacts: &[&Contact],
+        now: Timestamp,
+    ) -> Result<Option<HashSet<String>>, StoreError> {
+        if contacts.len() < PLAINLY {
+            return Ok(None);
+        }
+        let mut inner = self.inner.begin().await?;
+        let done = columns(sqlx::query(insert!("")), contacts)
+            .bind(At(now))
+            .execute(&mut *inner)
+            .await;
+        match done {
+            Ok(_) => {
+                inner.commit().await?;
+                Ok(Some(contacts.iter().map(|contact| contact.id.clone()).collect()))
+            }
+            Err(sqlx::Error::Database(refused)) if refused.is_unique_violation() => {
+                inner.rollback().await?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn contacts_insert_others(
+        &mut self,
+        contacts: &[&Contact],
+        now: Timestamp,
+    ) -> Result<HashSet<String>, StoreError> {
+        let rows = columns(
+            sqlx::query(insert!("on conflict (id) do nothing returning id")),
+            contacts,
+        )
+        .bind(At(now))
+        .fetch_all(&mut *self.inner)
+        .await?;
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
     }
 
     async fn contacts_write(&mut self, contacts: &[&Contact], now: Timestamp) -> Result<(), StoreError> {
@@ -245,6 +300,19 @@ struct Merged<'a> {
     after: HashMap<&'a str, Contact>,
     /// What they said of consents, in their order.
     said: Vec<Said<'a>>,
+}
+
+impl Merged<'_> {
+    /// The contacts that are not what they were, in id order.
+    fn touched(&self, before: &HashMap<String, Contact>) -> Vec<&Contact> {
+        let mut touched: Vec<&Contact> = self
+            .after
+            .values()
+            .filter(|contact| before.get(&contact.id) != Some(*contact))
+            .collect();
+        touched.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        touched
+    }
 }
 
 /// Makes the changes in their order.

@@ -15,7 +15,7 @@ use domain::contact::{ContactChange, FieldError, check_id};
 use tokio::sync::mpsc;
 
 /// Rows that are read and written together.
-const BATCH: usize = 2_000;
+const BATCH: usize = 4_000;
 /// One row; a quote that is never closed would otherwise take in the whole file.
 const MAX_ROW_BYTES: usize = 1024 * 1024;
 const MAX_COLUMNS: usize = 300;
