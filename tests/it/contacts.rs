@@ -124,6 +124,37 @@ async fn two_batches_with_the_same_contacts_wait_for_each_other() {
     assert_eq!(contacts, [(created as i64, created as i64)]);
 }
 
+#[tokio::test]
+async fn who_was_thought_to_be_new_and_is_not_is_changed() {
+    let store = database().await;
+    // c200 has a history and is no contact yet.
+    sqlx::query("insert into strangers values ('c200')")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    let create = async |numbers: std::ops::Range<u32>, city: &str| {
+        let changes: Vec<ContactChange> = numbers
+            .map(|number| change(&format!("c{number}"), json!({"city": city, "marketing_consent": true})))
+            .collect();
+        let mut tx = store.begin().await.unwrap();
+        let answers = tx.contacts_create(&changes, "ana", "import", now()).await.unwrap();
+        tx.commit().await.unwrap();
+        answers
+    };
+    assert_eq!(create(0..150, "Saint-Denis").await, vec![Created; 150]);
+    let answers = create(100..250, "Saint-Paul").await;
+    assert_eq!(answers[..50], vec![Updated; 50]);
+    assert_eq!(answers[50..], vec![Created; 100]);
+    let there: Vec<(i64, i64, i64, i64)> = rows(
+        &store,
+        "select count(*), count(*) filter (where city = 'Saint-Paul'), (select count(*) from consent_log),
+             (select count(*) from strangers) from contacts",
+    )
+    .await;
+    // Each consent is written down once.
+    assert_eq!(there, [(250, 150, 250, 0)]);
+}
+
 fn event(id: &str, kind: &str, contact: &str, time: &str) -> BusinessEvent {
     BusinessEvent {
         id: id.into(),

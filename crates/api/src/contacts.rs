@@ -75,7 +75,7 @@ impl Api {
         }
         let mut answers = Vec::with_capacity(changes.len());
         for chunk in changes.chunks_mut(CHUNK) {
-            answers.extend(self.contacts_write(chunk, &caller.name, "api").await?.0);
+            answers.extend(self.contacts_write(chunk, false, &caller.name, "api").await?.0);
         }
         let mut answers = answers.into_iter();
         Ok(results
@@ -85,16 +85,22 @@ impl Api {
     }
 
     /// Writes changes in one transaction; what each came to, and how many were not given the consent that they asked for.
+    /// `fresh`: of contacts that are thought to be new.
     pub(crate) async fn contacts_write(
         &self,
         changes: &mut [ContactChange],
+        fresh: bool,
         by: &str,
         source: &str,
     ) -> Result<(Vec<Change>, usize), ApiError> {
         let key = self.store.phone_key().await?;
         let mut tx = self.store.begin().await?;
         let opted_out = tx.contacts_keep_opt_outs(changes, &key).await?;
-        let answers = tx.contacts_upsert(changes, by, source, self.clock.now()).await?;
+        let now = self.clock.now();
+        let answers = match fresh {
+            true => tx.contacts_create(changes, by, source, now).await?,
+            false => tx.contacts_upsert(changes, by, source, now).await?,
+        };
         tx.commit().await?;
         Ok((answers, opted_out))
     }

@@ -2,8 +2,8 @@
 //!
 //! The bytes go through three steps that work at once, each waiting for the next where it is slower: rows are cut out of
 //! the stream, a few thousand at a time are read into changes (phones are most of that work: on all cores), and each
-//! batch is written by itself, comparing before it writes. Two batches are written at once, because one connection keeps
-//! one of PostgreSQL's cores busy; where both have rows of one contact, the later waits for the earlier. So an import that
+//! batch is written by itself, comparing before it writes. Some batches are written at once, because one connection keeps
+//! one of PostgreSQL's cores busy; where two have rows of one contact, the later waits for the earlier. So an import that
 //! is cut off has written whole batches, and the same file again changes nothing.
 //!
 //! A byte order mark is passed over; the separator (`,`, `;`, tab or `|`) is what the header has most of; a file that is
@@ -129,6 +129,7 @@ impl Api {
             report: ImportReport::default(),
             done: ImportProgress::default(),
             max_errors: options.max_errors,
+            all_new: false,
             writing: VecDeque::new(),
         };
         while let Some(batch) = read.next().await {
@@ -146,7 +147,8 @@ impl Api {
             while import.must_wait(&ids) {
                 progress(import.written().await?);
             }
-            import.writing.push_back(self.write_beside(batch, ids, &caller.name));
+            let writing = self.write_beside(batch, ids, import.all_new, &caller.name);
+            import.writing.push_back(writing);
         }
         while !import.writing.is_empty() {
             progress(import.written().await?);
@@ -179,6 +181,8 @@ struct Importing {
     report: ImportReport,
     done: ImportProgress,
     max_errors: usize,
+    /// The batch that was written last had new contacts only: the next one will, too, mostly.
+    all_new: bool,
     /// In the file's order.
     writing: VecDeque<Writing>,
 }
@@ -205,6 +209,7 @@ impl Importing {
                 .task
                 .await
                 .map_err(|_| ApiError::internal("writing the contacts failed"))??;
+            self.all_new = answers.iter().all(|answer| *answer == Change::Created);
             self.report.add(&answers, opted_out, first.rejected, self.max_errors);
             self.done.rows += first.rows;
             self.done.bytes = first.end;
@@ -214,7 +219,7 @@ impl Importing {
 }
 
 impl Api {
-    fn write_beside(&self, batch: ReadBatch, ids: HashSet<String>, by: &str) -> Writing {
+    fn write_beside(&self, batch: ReadBatch, ids: HashSet<String>, fresh: bool, by: &str) -> Writing {
         let ReadBatch {
             mut changes,
             rejected,
@@ -227,7 +232,7 @@ impl Api {
             rejected,
             rows,
             end,
-            task: tokio::spawn(async move { api.contacts_write(&mut changes, &by, "import").await }),
+            task: tokio::spawn(async move { api.contacts_write(&mut changes, fresh, &by, "import").await }),
         }
     }
 }

@@ -109,6 +109,37 @@ impl Tx {
         source: &str,
         now: Timestamp,
     ) -> Result<Vec<Change>, StoreError> {
+        self.contacts_change(changes, false, by, source, now).await
+    }
+
+    /// The same where nobody is thought to be there yet, as in a file whose rows so far were new: that is tried first.
+    pub async fn contacts_create(
+        &mut self,
+        changes: &[ContactChange],
+        by: &str,
+        source: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Change>, StoreError> {
+        self.contacts_change(changes, true, by, source, now).await
+    }
+
+    async fn contacts_change(
+        &mut self,
+        changes: &[ContactChange],
+        fresh: bool,
+        by: &str,
+        source: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Change>, StoreError> {
+        if fresh {
+            let nobody = HashMap::new();
+            let merged = merge(changes, &nobody);
+            if let Some(made) = self.contacts_insert_plainly(&merged.touched(&nobody), now).await? {
+                self.strangers_no_more(&made).await?;
+                self.consents_log(&merged.said, by, source, now).await?;
+                return Ok(merged.answers);
+            }
+        }
         let ids: Vec<&str> = changes.iter().map(|change| change.id.as_str()).collect();
         let mut before = self.contacts_get(&ids).await?;
         let mut merged = merge(changes, &before);
@@ -159,12 +190,17 @@ impl Tx {
             Some(made) => made,
             None => self.contacts_insert_others(contacts, now).await?,
         };
-        // Of those alone: they are nobody else's now, so nobody else waits for these rows.
+        self.strangers_no_more(&made).await?;
+        Ok(made)
+    }
+
+    /// Of those alone that we made: they are nobody else's now, so nobody else waits for these rows.
+    async fn strangers_no_more(&mut self, made: &HashSet<String>) -> Result<(), StoreError> {
         sqlx::query("delete from strangers where contact_id = any($1)")
             .bind(made.iter().map(String::as_str).collect::<Vec<_>>())
             .execute(&mut *self.inner)
             .await?;
-        Ok(made)
+        Ok(())
     }
 
     /// Many at once, as if nobody else were making one of them: `on conflict` would look for each and write it twice to the
