@@ -4,7 +4,8 @@
 //! - `mock`: librdkafka's mock cluster, which runs with every `make test` so that the Kafka half is never untested. It has
 //!   no administration (no `topics_ensure` beyond what is there), keeps at most 5 MiB a partition, accepts records of any
 //!   size, and assigns partitions as the clients ask without checking who commits: so growth, large volumes and fencing
-//!   are not tested on it.
+//!   are not tested on it. It refuses commits for as long as somebody joins, which a broker takes from members that have
+//!   yet to join again (`rd_kafka_mock_cgrp_classic_check_state` in librdkafka).
 
 use std::{sync::Arc, time::Duration};
 
@@ -78,6 +79,10 @@ impl Bed {
             };
             bus::open(config).await.unwrap()
         }
+    }
+
+    pub fn is_mock(&self) -> bool {
+        self._mock.is_some()
     }
 
     pub fn is_kafka(&self) -> bool {
