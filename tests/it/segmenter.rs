@@ -135,6 +135,10 @@ impl Alone {
         self.offset += 1;
         let now = Timestamp::from_second(self.time.load(Ordering::SeqCst)).unwrap();
         Input {
+            partition: Partition {
+                topic: Topic::Events,
+                number: 0,
+            },
             offset: self.offset,
             key: contact.into(),
             envelope: Envelope {
@@ -150,12 +154,9 @@ impl Alone {
     }
 
     async fn run(&self, batch: &[Input]) -> Output {
-        let partition = Partition {
-            topic: Topic::Events,
-            number: 0,
-        };
+        let batch: Vec<&Input> = batch.iter().collect();
         let mut tx = self.store.begin().await.unwrap();
-        let output = self.step.run(partition, batch, &mut tx).await.unwrap();
+        let output = self.step.run(Topic::Events, &batch, &mut tx).await.unwrap();
         tx.commit().await.unwrap();
         output
     }

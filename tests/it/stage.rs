@@ -101,7 +101,7 @@ impl Step for Echo {
         &[Topic::Events]
     }
 
-    async fn run(&self, _partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
+    async fn run(&self, _topic: Topic, batch: &[&Input], tx: &mut Tx) -> Result<Output, StepError> {
         self.entered.fetch_add(1, Ordering::SeqCst);
         // A statement, so that the transaction is a real one.
         tx.deferred_take_due(jiff::Timestamp::UNIX_EPOCH, 1).await?;
@@ -113,11 +113,11 @@ impl Step for Echo {
             return Err(StepError::Transient("try again".into()));
         }
         let mut output = Output::default();
-        for input in batch {
+        for (place, input) in batch.iter().copied().enumerate() {
             match input.value.as_slice() {
                 b"refused" => return Err(StoreError::Corrupt("as the test asked".into()).into()),
                 b"panic" => panic!("as the test asked"),
-                b"dead" => output.dead.push((input.offset, "the step said so".into())),
+                b"dead" => output.dead.push((place, "the step said so".into())),
                 b"large" => output.emit.push(NewRecord {
                     value: vec![b'x'; 2 << 20],
                     ..job(input)

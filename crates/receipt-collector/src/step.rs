@@ -48,26 +48,19 @@ struct Read {
     told: Vec<Told>,
     replies: Vec<Reply>,
     pieces: Vec<Piece>,
-    dead: Vec<(i64, String)>,
+    dead: Vec<(usize, String)>,
 }
 
 impl Read {
-    fn input(&mut self, index: usize, input: &Input, partition: Partition, snapshot: &Snapshot, phones: &PhoneKey) {
-        if let Err(reason) = self.callback(index, input, partition, snapshot, phones) {
-            self.dead.push((input.offset, reason));
+    fn input(&mut self, index: usize, input: &Input, snapshot: &Snapshot, phones: &PhoneKey) {
+        if let Err(reason) = self.callback(index, input, snapshot, phones) {
+            self.dead.push((index, reason));
         }
     }
 
-    fn callback(
-        &mut self,
-        index: usize,
-        input: &Input,
-        partition: Partition,
-        snapshot: &Snapshot,
-        phones: &PhoneKey,
-    ) -> Result<(), String> {
+    fn callback(&mut self, index: usize, input: &Input, snapshot: &Snapshot, phones: &PhoneKey) -> Result<(), String> {
         let callback = Callback::from_bytes(&input.envelope.kind, &input.value).map_err(|error| error.to_string())?;
-        let id = |number: usize| stable_id(partition, input.offset, number);
+        let id = |number: usize| stable_id(input.partition, input.offset, number);
         let reply_id = |number: usize, remote_id: Option<String>, from: &str| match remote_id {
             Some(remote_id) => domain::id::reply_id(&callback.gateway, &remote_id, &phones.hash(&sender(from))),
             None => id(number),
@@ -164,12 +157,12 @@ impl Step for Callbacks {
         &[Topic::Callbacks]
     }
 
-    async fn run(&self, partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
+    async fn run(&self, _: Topic, batch: &[&Input], tx: &mut Tx) -> Result<Output, StepError> {
         self.edge.calm().await;
         let snapshot = self.live.current();
         let mut read = Read::default();
         for (index, input) in batch.iter().enumerate() {
-            read.input(index, input, partition, &snapshot, &self.phone_key);
+            read.input(index, input, &snapshot, &self.phone_key);
         }
         let Read {
             told,

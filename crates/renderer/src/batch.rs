@@ -89,7 +89,7 @@ struct Held<'a> {
 }
 
 impl Batch<'_> {
-    pub(crate) async fn run(&self, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
+    pub(crate) async fn run(&self, batch: &[&Input], tx: &mut Tx) -> Result<Output, StepError> {
         let mut output = Output::default();
         let jobs = read(batch, &mut output.dead);
         let mut known = self.look_up(&jobs, tx).await?;
@@ -358,23 +358,20 @@ fn without_codes<'a>(text: &'a str, links: &[Link]) -> Cow<'a, str> {
 }
 
 /// The jobs of a batch, each message once: whoever appends them may append them twice.
-fn read<'a>(batch: &'a [Input], dead: &mut Vec<(i64, String)>) -> Vec<Read<'a>> {
+fn read<'a>(batch: &[&'a Input], dead: &mut Vec<(usize, String)>) -> Vec<Read<'a>> {
     let mut seen = HashSet::new();
     let mut jobs = Vec::with_capacity(batch.len());
-    for input in batch {
+    for (place, &input) in batch.iter().enumerate() {
         match Job::from_bytes(&input.envelope.kind, &input.value) {
             Ok(job) if job.contact_id.is_empty() || job.contact_id.contains('\0') => {
-                dead.push((
-                    input.offset,
-                    "the job's contact id is empty or holds a NUL character".into(),
-                ));
+                dead.push((place, "the job's contact id is empty or holds a NUL character".into()));
             }
             Ok(job) if job.contact_id != input.key => {
-                dead.push((input.offset, "the record's key is not the job's contact id".into()));
+                dead.push((place, "the record's key is not the job's contact id".into()));
             }
             Ok(job) if seen.insert(job.message_id) => jobs.push(Read { input, job }),
             Ok(_) => {}
-            Err(error) => dead.push((input.offset, error.to_string())),
+            Err(error) => dead.push((place, error.to_string())),
         }
     }
     jobs

@@ -25,7 +25,7 @@ pub mod kinds;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bus::{Log, Partition};
+use bus::Log;
 use domain::phone::PhoneKey;
 use events::Topic;
 use jiff::SignedDuration;
@@ -95,7 +95,7 @@ impl Step for Renderer {
         &[Topic::Jobs]
     }
 
-    async fn run(&self, _: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
+    async fn run(&self, _: Topic, batch: &[&Input], tx: &mut Tx) -> Result<Output, StepError> {
         let snapshot = self.live.as_of(tx).await?;
         let composer = self.composers.of(&snapshot);
         batch::Batch {

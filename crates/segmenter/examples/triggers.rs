@@ -65,16 +65,13 @@ async fn measure(store: Store, triggers: usize) -> Result<(f64, f64), Box<dyn Er
     }
     let key = store.phone_key().await?;
     let step = Segmenter::new(Live::fixed(snapshot), Clock::system(), key);
-    let partition = Partition {
-        topic: Topic::Events,
-        number: 0,
-    };
     let mut times = Vec::with_capacity(BATCHES);
     for batch in 0..BATCHES {
         let inputs: Vec<Input> = (0..BATCH).map(|place| input(batch * BATCH + place)).collect();
+        let inputs: Vec<&Input> = inputs.iter().collect();
         let began = Instant::now();
         let mut tx = store.begin().await?;
-        step.run(partition, &inputs, &mut tx).await?;
+        step.run(Topic::Events, &inputs, &mut tx).await?;
         tx.commit().await?;
         times.push(began.elapsed().as_secs_f64());
     }
@@ -86,6 +83,10 @@ async fn measure(store: Store, triggers: usize) -> Result<(f64, f64), Box<dyn Er
 fn input(number: usize) -> Input {
     let contact = format!("c{}", number % 5_000);
     Input {
+        partition: Partition {
+            topic: Topic::Events,
+            number: 0,
+        },
         offset: number as i64,
         key: contact.clone(),
         envelope: Envelope {

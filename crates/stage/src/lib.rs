@@ -1,6 +1,6 @@
 //! One stage, one shape.
 //!
-//! A stage is a [`Step`]: it is handed a batch of records of one partition and a transaction, and gives back what to send
+//! A stage is a [`Step`]: it is handed a batch of records of one topic and a transaction, and gives back what to send
 //! on and which records are dead letters. The runner does the rest, the same for every stage on both buses: consume,
 //! transaction, produce, commit, back-pressure, batch size by load, hand-over of partitions, drain on stop, fail points,
 //! spans and metrics. So a stage is tested by calling a function, and every crash point exists once.
@@ -26,6 +26,7 @@ pub use runner::{Runner, RunnerConfig, RunnerError};
 /// where the record says none.
 #[derive(Clone, Debug)]
 pub struct Input {
+    pub partition: Partition,
     pub offset: i64,
     pub key: String,
     pub envelope: Envelope,
@@ -36,8 +37,8 @@ pub struct Input {
 #[derive(Debug, Default)]
 pub struct Output {
     pub emit: Vec<NewRecord>,
-    /// (offset, reason): the record goes to `dead-letters` with its bytes. A reason holds no phone and no text.
-    pub dead: Vec<(i64, String)>,
+    /// (place in the batch, reason): the record goes to `dead-letters` with its bytes. A reason holds no phone and no text.
+    pub dead: Vec<(usize, String)>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,5 +59,6 @@ pub trait Step: Send + Sync + 'static {
     /// Also the consumer group's name.
     fn name(&self) -> &'static str;
     fn topics(&self) -> &'static [Topic];
-    async fn run(&self, partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError>;
+    /// The records of one or several partitions of `topic`, those of a partition together and in their order.
+    async fn run(&self, topic: Topic, batch: &[&Input], tx: &mut Tx) -> Result<Output, StepError>;
 }

@@ -47,6 +47,10 @@ mod tests {
             at: "2026-06-01T10:00:00.123456789Z".parse().unwrap(),
         };
         let mut input = Input {
+            partition: bus::Partition {
+                topic: events::Topic::Clicks,
+                number: 0,
+            },
             offset: 0,
             key: "42".into(),
             envelope: Envelope {

@@ -124,6 +124,10 @@ mod tests {
 
     fn input(change: impl FnOnce(&mut Input)) -> Input {
         let mut input = Input {
+            partition: bus::Partition {
+                topic: events::Topic::Events,
+                number: 0,
+            },
             offset: 0,
             key: "42".into(),
             envelope: Envelope {

@@ -19,7 +19,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bus::{NewRecord, Partition};
+use bus::NewRecord;
 use decide::{Cause, Decision};
 use domain::{MessageId, phone::PhoneKey};
 use events::{BusinessEvent, Envelope, Job, Record as _, Timer, Topic};
@@ -74,7 +74,7 @@ impl Step for Segmenter {
         &[Topic::Events, Topic::Inbound, Topic::Clicks]
     }
 
-    async fn run(&self, partition: Partition, batch: &[Input], tx: &mut Tx) -> Result<Output, StepError> {
+    async fn run(&self, topic: Topic, batch: &[&Input], tx: &mut Tx) -> Result<Output, StepError> {
         let now = item::micros(self.clock.now());
         let snapshot = self.live.as_of(tx).await?;
         let rules = self.rules(&snapshot);
@@ -83,7 +83,7 @@ impl Step for Segmenter {
         let mut people = People::default();
         let mut causes = Vec::new();
         for (place, input) in batch.iter().enumerate() {
-            let read = match partition.topic {
+            let read = match topic {
                 Topic::Inbound => match replies::read(input) {
                     Ok(Some(event)) => Ok(Item::Event(event)),
                     Ok(None) => continue,
@@ -105,7 +105,7 @@ impl Step for Segmenter {
                 }),
                 Ok(Item::Changed(change)) => people.change(*change),
                 Ok(Item::Erased(id)) => people.erase(id),
-                Err(reason) => output.dead.push((input.offset, reason)),
+                Err(reason) => output.dead.push((place, reason)),
             }
         }
         people.write(tx, &self.phone_key, now).await?;

@@ -61,6 +61,10 @@ mod tests {
             parts: None,
         };
         let input = |inbound: &Inbound, key: &str| Input {
+            partition: bus::Partition {
+                topic: events::Topic::Inbound,
+                number: 0,
+            },
             offset: 0,
             key: key.into(),
             envelope: Envelope {

@@ -1,4 +1,4 @@
-//! One try at a part of a batch: a transaction, what it sends on, and on PostgreSQL the offset, all in one.
+//! One try at parts of batches: a transaction, what it sends on, and on PostgreSQL the offsets, all in one.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -7,7 +7,14 @@ use events::Topic;
 use store::{Store, StoreError};
 
 use super::batch::Batch;
-use crate::{Clock, Output, RunnerConfig, Step, StepError, crash};
+use crate::{Clock, Input, Output, RunnerConfig, Step, StepError, crash};
+
+/// What is tried at once of a partition.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub batch: Arc<Batch>,
+    pub offsets: Range<i64>,
+}
 
 /// What all batches of a stage need.
 #[derive(Debug)]
@@ -31,25 +38,21 @@ pub(super) enum Failure {
 }
 
 impl<S: Step> Shared<S> {
-    /// Tries in a task of its own, which nobody cancels (sqlx #4393), and whose panic is the record's fault.
-    pub async fn attempt(self: &Arc<Self>, batch: &Arc<Batch>, part: Range<i64>) -> Result<(), Failure> {
-        self.apart(batch, part, None).await
+    /// Tries in a task of its own, which nobody cancels (sqlx #4393), and whose panic is the record's fault. `parts` are of
+    /// different partitions, in the partitions' order.
+    pub async fn attempt(self: &Arc<Self>, parts: Vec<Part>) -> Result<(), Failure> {
+        self.apart(parts, None).await
     }
 
     /// Makes a single record a dead letter, without asking the step.
-    pub async fn bury(self: &Arc<Self>, batch: &Arc<Batch>, part: Range<i64>, reason: String) -> Result<(), Failure> {
-        self.apart(batch, part, Some(reason)).await
+    pub async fn bury(self: &Arc<Self>, part: Part, reason: String) -> Result<(), Failure> {
+        self.apart(vec![part], Some(reason)).await
     }
 
-    async fn apart(
-        self: &Arc<Self>,
-        batch: &Arc<Batch>,
-        part: Range<i64>,
-        verdict: Option<String>,
-    ) -> Result<(), Failure> {
+    async fn apart(self: &Arc<Self>, parts: Vec<Part>, verdict: Option<String>) -> Result<(), Failure> {
         use tracing::Instrument as _;
-        let (shared, batch) = (self.clone(), batch.clone());
-        let work = async move { shared.transaction(&batch, &part, verdict).await };
+        let shared = self.clone();
+        let work = async move { shared.transaction(&parts, verdict).await };
         match tokio::spawn(work.in_current_span()).await {
             Ok(done) => done,
             Err(error) if error.is_panic() => Err(Failure::Fault("the stage failed on it (a mistake of ours)".into())),
@@ -57,34 +60,39 @@ impl<S: Step> Shared<S> {
         }
     }
 
-    async fn transaction(&self, batch: &Batch, part: &Range<i64>, verdict: Option<String>) -> Result<(), Failure> {
+    async fn transaction(&self, parts: &[Part], verdict: Option<String>) -> Result<(), Failure> {
         let stage = self.step.name();
         let now = self.clock.now();
-        let inputs = match &verdict {
-            None => batch.inputs_in(part),
-            Some(_) => &[],
-        };
-        let mut letters = batch.unreadable_letters(stage, part, now);
-        if let Some(reason) = &verdict {
-            letters.extend(
-                batch
-                    .inputs_in(part)
-                    .iter()
-                    .filter_map(|input| batch.letter(stage, input.offset, reason, now)),
-            );
+        let topic = parts.first().map(|part| part.batch.partition.topic);
+        let mut letters = Vec::new();
+        let mut inputs: Vec<(&Batch, &Input)> = Vec::new();
+        for part in parts {
+            let batch = &*part.batch;
+            letters.extend(batch.unreadable_letters(stage, &part.offsets, now));
+            let readable = batch.inputs_in(&part.offsets).iter();
+            match &verdict {
+                None => inputs.extend(readable.map(|input| (batch, input))),
+                Some(reason) => {
+                    letters.extend(readable.filter_map(|input| batch.letter(stage, input.offset, reason, now)))
+                }
+            }
         }
 
         let mut tx = self.store.begin_by_key().await?;
         crash::point("stage-before-step")?;
-        let output = match inputs {
-            [] => Output::default(),
-            inputs => self.step.run(batch.partition, inputs, &mut tx).await?,
+        let output = match topic.filter(|_| !inputs.is_empty()) {
+            None => Output::default(),
+            Some(topic) => {
+                let batch: Vec<&Input> = inputs.iter().map(|(_, input)| *input).collect();
+                self.step.run(topic, &batch, &mut tx).await?
+            }
         };
         crash::point("stage-after-step")?;
-        for (offset, reason) in &output.dead {
-            match batch.letter(stage, *offset, reason, now) {
+        for (place, reason) in &output.dead {
+            let letter = (inputs.get(*place)).and_then(|(batch, input)| batch.letter(stage, input.offset, reason, now));
+            match letter {
                 Some(letter) => letters.push(letter),
-                None => tracing::error!(stage, offset, "the step buried a record that is not in its batch"),
+                None => tracing::error!(stage, place, "the step buried a record that is not in its batch"),
             }
         }
         let dead = letters.len() as u64;
@@ -99,8 +107,10 @@ impl<S: Step> Shared<S> {
                     log.append_in(tx.connection(), &emit).await?;
                 }
                 crash::point("stage-after-append")?;
-                log.commit_in(tx.connection(), stage, batch.partition, batch.epoch, part.end)
-                    .await?;
+                for Part { batch, offsets } in parts {
+                    log.commit_in(tx.connection(), stage, batch.partition, batch.epoch, offsets.end)
+                        .await?;
+                }
                 crash::point("stage-before-commit")?;
                 tx.commit().await?;
                 log.announce(&topics_of(&emit));

@@ -53,6 +53,7 @@ impl Batch {
                     }
                     batch.headers.push(record.headers);
                     batch.inputs.push(Input {
+                        partition,
                         offset: record.offset,
                         key: record.key,
                         envelope,

@@ -1,7 +1,8 @@
 //! What is known about each partition that this member owns: what waits, what is worked on, what is to be told to the bus.
 //!
 //! At most one batch of a partition is worked on, so its records keep their order; one more waits, read while the first
-//! is worked on, and then the partition is paused.
+//! is worked on, and then the partition is paused. What waits of several partitions of a topic is worked on together: a
+//! statement, a commit or a request costs as much for few records as for many.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -35,12 +36,23 @@ struct Slot {
     reread: Option<i64>,
 }
 
-/// A batch to start.
+/// A batch to start, under which ownership, and what says that it is not to be tried again.
 #[derive(Debug)]
 pub(super) struct Start {
     pub batch: Arc<Batch>,
     pub generation: u64,
     pub stop: CancellationToken,
+}
+
+impl Start {
+    pub fn finished(&self, done_to: i64, whole: bool) -> Finished {
+        Finished {
+            partition: self.batch.partition,
+            generation: self.generation,
+            done_to,
+            whole,
+        }
+    }
 }
 
 impl Board {
@@ -103,23 +115,41 @@ impl Board {
         }
     }
 
-    /// The next batch in turn whose partition is free.
-    pub fn start(&mut self) -> Option<Start> {
-        let free = |(_, slot): &(&Partition, &Slot)| !slot.busy && !slot.revoked && !slot.waiting.is_empty();
-        let after = self
-            .slots
-            .iter()
-            .find(|entry| Some(*entry.0) > self.last && free(entry));
-        let partition = *after.or_else(|| self.slots.iter().find(free))?.0;
-        let slot = self.slots.get_mut(&partition)?;
-        let batch = slot.waiting.pop_front()?;
-        slot.busy = true;
-        self.last = Some(partition);
-        Some(Start {
-            batch,
-            generation: slot.generation,
-            stop: slot.stop.clone(),
-        })
+    /// The next batch in turn whose partition is free, and those of the same topic that come after it, until they are
+    /// `records` together. In the partitions' order; none: nothing can be started.
+    pub fn start(&mut self, records: usize) -> Vec<Start> {
+        let free = |(partition, slot): (&Partition, &Slot)| {
+            (!slot.busy && !slot.revoked && !slot.waiting.is_empty()).then_some(*partition)
+        };
+        let mut turns: Vec<Partition> = self.slots.iter().filter_map(free).collect();
+        let later = turns.partition_point(|partition| Some(*partition) <= self.last);
+        turns.rotate_left(later);
+        let mut starts: Vec<Start> = Vec::new();
+        let mut taken = 0;
+        for partition in turns {
+            let other = starts
+                .first()
+                .is_some_and(|first| first.batch.partition.topic != partition.topic);
+            if other || taken >= records {
+                continue;
+            }
+            let Some(slot) = self.slots.get_mut(&partition) else {
+                continue;
+            };
+            let Some(batch) = slot.waiting.pop_front() else {
+                continue;
+            };
+            slot.busy = true;
+            self.last = Some(partition);
+            taken += batch.len();
+            starts.push(Start {
+                batch,
+                generation: slot.generation,
+                stop: slot.stop.clone(),
+            });
+        }
+        starts.sort_unstable_by_key(|start| start.batch.partition);
+        starts
     }
 
     /// `commits`: what is done is yet to be committed through the consumer. A batch of an earlier ownership changes nothing.
@@ -227,14 +257,13 @@ mod tests {
     }
 
     fn finished(start: &Start, whole: bool) -> Finished {
-        Finished {
-            partition: start.batch.partition,
-            generation: start.generation,
-            done_to: start.batch.offsets().end,
-            whole,
-            records: 1,
-            seconds: 0.0,
-        }
+        start.finished(start.batch.offsets().end, whole)
+    }
+
+    fn one(board: &mut Board) -> Start {
+        let mut starts = board.start(1);
+        assert_eq!(starts.len(), 1);
+        starts.remove(0)
     }
 
     #[test]
@@ -246,17 +275,41 @@ mod tests {
         }
         board.offer(batch(1, 0));
         assert_eq!(board.pauses(true), [partition(0), partition(1)]);
-        let first = board.start().unwrap();
-        let second = board.start().unwrap();
+        let first = one(&mut board);
+        let second = one(&mut board);
         assert_eq!(
             (first.batch.partition, second.batch.partition),
             (partition(0), partition(1))
         );
-        assert!(board.start().is_none(), "partition 0 is busy");
+        assert!(board.start(1).is_empty(), "partition 0 is busy");
         assert_eq!(board.pauses(false), [partition(1)]);
         board.finished(&finished(&first, true), true);
         assert_eq!(board.commits(), [(partition(0), 1)]);
-        assert_eq!(board.start().unwrap().batch.offsets().start, 1);
+        assert_eq!(one(&mut board).batch.offsets().start, 1);
+    }
+
+    #[test]
+    fn what_waits_of_a_topic_starts_together_up_to_a_size() {
+        let mut board = Board::default();
+        let clicks = Partition {
+            topic: Topic::Clicks,
+            number: 0,
+        };
+        board.assign(&[partition(0), partition(1), partition(2), clicks]);
+        let mut other = batch(0, 0);
+        Arc::get_mut(&mut other).unwrap().partition = clicks;
+        board.offer(other);
+        for number in 0..3 {
+            board.offer(batch(number, 0));
+        }
+        let mut numbers = |records| -> Vec<Partition> {
+            let starts = board.start(records);
+            starts.iter().map(|start| start.batch.partition).collect()
+        };
+        assert_eq!(numbers(2), [partition(0), partition(1)]);
+        assert_eq!(numbers(100), [partition(2)], "the other topic by itself");
+        assert_eq!(numbers(100), [clicks]);
+        assert!(numbers(100).is_empty());
     }
 
     #[test]
@@ -264,7 +317,7 @@ mod tests {
         let mut board = Board::default();
         board.assign(&[partition(0)]);
         board.offer(batch(0, 0));
-        let start = board.start().unwrap();
+        let start = one(&mut board);
         board.offer(batch(0, 1));
         board.revoke(&[partition(0)]);
         assert!(start.stop.is_cancelled() && board.releasable(&[partition(0)]).is_empty());
@@ -272,7 +325,7 @@ mod tests {
         assert!(board.releasable(&[partition(0)]).is_empty(), "not committed");
         board.committed(partition(0));
         assert_eq!(board.releasable(&[partition(0)]), [partition(0)]);
-        assert!(board.start().is_none(), "what waited is the next owner's");
+        assert!(board.start(1).is_empty(), "what waited is the next owner's");
     }
 
     #[test]
@@ -280,13 +333,13 @@ mod tests {
         let mut board = Board::default();
         board.assign(&[partition(0)]);
         board.offer(batch(0, 0));
-        let old = board.start().unwrap();
+        let old = one(&mut board);
         board.drop_partition(partition(0));
         board.assign(&[partition(0)]);
         board.offer(batch(0, 0));
-        let new = board.start().unwrap();
+        let new = one(&mut board);
         board.finished(&finished(&old, true), true);
-        assert!(board.commits().is_empty() && board.start().is_none());
+        assert!(board.commits().is_empty() && board.start(1).is_empty());
         board.finished(&finished(&new, true), true);
         assert_eq!(board.commits(), [(partition(0), 1)]);
     }

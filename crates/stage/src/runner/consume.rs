@@ -17,7 +17,7 @@ use super::{
     batch::Batch,
     board::Board,
     size::BatchSize,
-    work::{Finished, work},
+    work::{Worked, work},
 };
 use crate::{Step, crash};
 
@@ -33,7 +33,7 @@ const CLOSE: Duration = Duration::from_secs(5);
 pub(super) struct Consumption<S> {
     shared: Arc<Shared<S>>,
     board: Board,
-    running: FuturesUnordered<JoinHandle<Finished>>,
+    running: FuturesUnordered<JoinHandle<Worked>>,
     size: BatchSize,
     /// Asked back by the bus, and until when their work may take.
     asked: Vec<(Partition, Instant)>,
@@ -105,15 +105,16 @@ impl<S: Step> Consumption<S> {
     /// Starts what can be started.
     fn start(&mut self) {
         while self.running.len() < self.shared.config.concurrency.max(1) {
-            let Some(start) = self.board.start() else { return };
+            let starts = self.board.start(self.shared.config.batch_records);
+            let Some(first) = starts.first() else { return };
             let span = tracing::debug_span!(
                 "batch",
                 stage = self.shared.step.name(),
-                topic = %start.batch.partition.topic,
-                partition = start.batch.partition.number,
-                records = start.batch.len(),
+                topic = %first.batch.partition.topic,
+                partitions = starts.len(),
+                records = starts.iter().map(|start| start.batch.len()).sum::<usize>(),
             );
-            let work = work(self.shared.clone(), start.batch, start.generation, start.stop);
+            let work = work(self.shared.clone(), starts);
             self.running.push(tokio::spawn(work.instrument(span)));
         }
     }
@@ -146,11 +147,14 @@ impl<S: Step> Consumption<S> {
         }
     }
 
-    fn finish(&mut self, done: Result<Finished, tokio::task::JoinError>) {
+    fn finish(&mut self, done: Result<Worked, tokio::task::JoinError>) {
         match done {
             Ok(done) => {
                 self.size.learn(done.records, done.seconds);
-                self.board.finished(&done, self.shared.log.transactional().is_none());
+                let commits = self.shared.log.transactional().is_none();
+                for finished in &done.finished {
+                    self.board.finished(finished, commits);
+                }
             }
             Err(error) => match error.try_into_panic() {
                 // Ours, not the step's: its panics are a record's fault.

@@ -1,15 +1,26 @@
-//! Works a batch off: tries it whole, waits out what passes, and halves it down to the record at fault.
+//! Works batches off. Those of several partitions are tried together; where that fails each goes on alone: tried whole,
+//! what passes waited out, and halved down to the record at fault.
 
 use std::{ops::Range, sync::Arc, time::Instant};
 
 use bus::Partition;
+use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    attempt::{Backoff, Failure, Shared},
+    attempt::{Backoff, Failure, Part, Shared},
     batch::Batch,
+    board::Start,
 };
 use crate::Step;
+
+/// What became of batches that were started together.
+#[derive(Debug)]
+pub(super) struct Worked {
+    pub finished: Vec<Finished>,
+    pub records: usize,
+    pub seconds: f64,
+}
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -21,24 +32,65 @@ pub(super) struct Finished {
     pub done_to: i64,
     /// `false`: given up before its end, because the partition went or the stage stops. What is left is delivered again.
     pub whole: bool,
-    pub records: usize,
-    pub seconds: f64,
 }
 
-pub(super) async fn work<S: Step>(
-    shared: Arc<Shared<S>>,
-    batch: Arc<Batch>,
-    generation: u64,
-    stop: CancellationToken,
-) -> Finished {
+pub(super) async fn work<S: Step>(shared: Arc<Shared<S>>, starts: Vec<Start>) -> Worked {
     let started = Instant::now();
     let stage = shared.step.name();
+    let finished: Vec<Finished> = match together(&shared, &starts).await {
+        true => starts
+            .iter()
+            .map(|start| start.finished(start.batch.offsets().end, true))
+            .collect(),
+        false => join_all(starts.iter().map(|start| alone(&shared, start))).await,
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    let records = starts.iter().map(|start| start.batch.len()).sum();
+    if finished.iter().all(|finished| finished.whole) {
+        metrics::counter!("tamtam_stage_records_total", "stage" => stage).increment(records as u64);
+        metrics::histogram!("tamtam_stage_batch_seconds", "stage" => stage).record(seconds);
+        metrics::histogram!("tamtam_stage_batch_records", "stage" => stage).record(records as f64);
+    }
+    Worked {
+        finished,
+        records,
+        seconds,
+    }
+}
+
+/// Tries several batches once as one; whether that succeeded.
+async fn together<S: Step>(shared: &Arc<Shared<S>>, starts: &[Start]) -> bool {
+    if starts.len() < 2 || starts.iter().any(|start| start.stop.is_cancelled()) {
+        return false;
+    }
+    let parts = starts.iter().map(|start| Part {
+        batch: start.batch.clone(),
+        offsets: start.batch.offsets(),
+    });
+    match shared.attempt(parts.collect()).await {
+        Ok(()) => true,
+        Err(failure) => {
+            let stage = shared.step.name();
+            metrics::counter!("tamtam_stage_retries_total", "stage" => stage).increment(1);
+            tracing::info!(
+                stage,
+                batches = starts.len(),
+                ?failure,
+                "batches failed together, each goes on alone"
+            );
+            false
+        }
+    }
+}
+
+async fn alone<S: Step>(shared: &Arc<Shared<S>>, start: &Start) -> Finished {
+    let (stage, batch, stop) = (shared.step.name(), &start.batch, &start.stop);
     let mut done_to = batch.offsets().start;
     // The parts that are left, the next one on top.
     let mut parts = vec![batch.offsets()];
     let mut whole = true;
     while let Some(part) = parts.pop() {
-        match tried(&shared, &batch, &part, &stop).await {
+        match tried(shared, batch, &part, stop).await {
             Tried::Done => done_to = part.end,
             Tried::Fault(reason) if batch.count(&part) <= 1 => {
                 tracing::warn!(
@@ -49,7 +101,7 @@ pub(super) async fn work<S: Step>(
                     reason,
                     "a record cannot be processed and becomes a dead letter"
                 );
-                if !buried(&shared, &batch, &part, reason, &stop).await {
+                if !buried(shared, batch, &part, reason, stop).await {
                     whole = false;
                     break;
                 }
@@ -71,20 +123,7 @@ pub(super) async fn work<S: Step>(
             }
         }
     }
-    let seconds = started.elapsed().as_secs_f64();
-    if whole {
-        metrics::counter!("tamtam_stage_records_total", "stage" => stage).increment(batch.len() as u64);
-        metrics::histogram!("tamtam_stage_batch_seconds", "stage" => stage).record(seconds);
-        metrics::histogram!("tamtam_stage_batch_records", "stage" => stage).record(batch.len() as f64);
-    }
-    Finished {
-        partition: batch.partition,
-        generation,
-        done_to,
-        whole,
-        records: batch.len(),
-        seconds,
-    }
+    start.finished(done_to, whole)
 }
 
 enum Tried {
@@ -105,7 +144,7 @@ async fn tried<S: Step>(
         if stop.is_cancelled() {
             return Tried::GivenUp;
         }
-        match shared.attempt(batch, part.clone()).await {
+        match shared.attempt(vec![part_of(batch, part)]).await {
             Ok(()) => return Tried::Done,
             Err(Failure::Fault(reason)) => return Tried::Fault(reason),
             Err(Failure::NotOwner) => return Tried::GivenUp,
@@ -128,7 +167,7 @@ async fn buried<S: Step>(
 ) -> bool {
     let mut backoff = Backoff::new(shared.config.retry_min, shared.config.retry_max);
     loop {
-        match shared.bury(batch, part.clone(), reason.clone()).await {
+        match shared.bury(part_of(batch, part), reason.clone()).await {
             Ok(()) => return true,
             Err(Failure::NotOwner) => return false,
             // Nothing of the record but its bytes is left in it: this is not its fault.
@@ -138,6 +177,13 @@ async fn buried<S: Step>(
                 }
             }
         }
+    }
+}
+
+fn part_of(batch: &Arc<Batch>, offsets: &Range<i64>) -> Part {
+    Part {
+        batch: batch.clone(),
+        offsets: offsets.clone(),
     }
 }
 
