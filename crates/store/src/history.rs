@@ -1,11 +1,11 @@
 //! What customers did, once per (contact, source, event id).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use events::BusinessEvent;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use sqlx::Row;
+use sqlx::{Row, types::Json};
 
 use crate::{
     StoreError, Tx,
@@ -14,18 +14,63 @@ use crate::{
 };
 
 impl Tx {
-    /// Writes events; the answer says for each whether it is new. Of the same event twice in one call the first is new.
-    pub async fn history_put(&mut self, events: &[BusinessEvent]) -> Result<Vec<bool>, StoreError> {
+    /// Which of these events are not there; of the same one twice the first is not.
+    pub async fn history_unknown(&mut self, events: &[&BusinessEvent]) -> Result<Vec<bool>, StoreError> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let column = |of: fn(&BusinessEvent) -> &str| events.iter().map(of).collect::<Vec<_>>();
-        let times: Vec<At> = events.iter().map(|event| At(event.time)).collect();
-        let data: Vec<Value> = events.iter().map(|event| Value::Object(event.data.clone())).collect();
+        let column = |of: fn(&BusinessEvent) -> &str| events.iter().map(|event| of(event)).collect::<Vec<_>>();
+        let rows = sqlx::query(
+            "select v.number from unnest($1::text[], $2::text[], $3::text[])
+                 with ordinality as v (contact_id, source, event_id, number) cross join lateral (
+                 select from history h
+                 where h.contact_id = v.contact_id and h.source = v.source and h.event_id = v.event_id offset 0
+             ) h",
+        )
+        .bind(column(|event| &event.contact_id))
+        .bind(column(|event| &event.source))
+        .bind(column(|event| &event.id))
+        .fetch_all(&mut *self.inner)
+        .await?;
+        let known: HashSet<i64> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let mut seen = HashSet::new();
+        Ok(events
+            .iter()
+            .zip(1..)
+            .map(|(event, number)| {
+                seen.insert((&event.contact_id, &event.source, &event.id)) && !known.contains(&number)
+            })
+            .collect())
+    }
+
+    /// Writes events; the answer says for each whether it is new. Of the same event twice in one call the first is new.
+    pub async fn history_put(&mut self, events: &[BusinessEvent]) -> Result<Vec<bool>, StoreError> {
+        let events: Vec<(&BusinessEvent, i32)> = events.iter().map(|event| (event, 0)).collect();
+        self.history_insert(&events).await
+    }
+
+    /// Writes events that were not there just now, each with how many messages it has started. Where one is there all the
+    /// same, somebody else has written it in between, and may have decided otherwise: an error that passes.
+    pub async fn history_put_planned(&mut self, events: &[(&BusinessEvent, i32)]) -> Result<(), StoreError> {
+        match self.history_insert(events).await?.contains(&false) {
+            true => Err(StoreError::Unavailable(sqlx::Error::RowNotFound)),
+            false => Ok(()),
+        }
+    }
+
+    async fn history_insert(&mut self, events: &[(&BusinessEvent, i32)]) -> Result<Vec<bool>, StoreError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let column = |of: fn(&BusinessEvent) -> &str| events.iter().map(|(event, _)| of(event)).collect::<Vec<_>>();
+        let times: Vec<At> = events.iter().map(|(event, _)| At(event.time)).collect();
+        let data: Vec<Json<&Map<String, Value>>> = events.iter().map(|(event, _)| Json(&event.data)).collect();
+        let planned: Vec<i32> = events.iter().map(|(_, planned)| *planned).collect();
         // In key order, so that two batches with the same events wait for each other and do not deadlock.
         let rows = sqlx::query(
-            "insert into history (contact_id, source, event_id, type, time, data)
-             select distinct on (1, 2, 3) * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::jsonb[])
+            "insert into history (contact_id, source, event_id, type, time, data, planned)
+             select distinct on (1, 2, 3) * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[],
+                 $6::jsonb[], $7::integer[])
              order by 1, 2, 3
              on conflict do nothing
              returning contact_id, source, event_id",
@@ -36,24 +81,25 @@ impl Tx {
         .bind(column(|event| &event.kind))
         .bind(&times)
         .bind(&data)
+        .bind(&planned)
         .fetch_all(&mut *self.inner)
         .await?;
         if !rows.is_empty() {
             self.strangers_note(events).await?;
         }
-        let mut new: std::collections::HashSet<(String, String, String)> = rows
+        let mut new: HashSet<(String, String, String)> = rows
             .iter()
             .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
             .collect::<Result<_, sqlx::Error>>()?;
         Ok(events
             .iter()
-            .map(|event| new.remove(&(event.contact_id.clone(), event.source.clone(), event.id.clone())))
+            .map(|(event, _)| new.remove(&(event.contact_id.clone(), event.source.clone(), event.id.clone())))
             .collect())
     }
 
     /// Notes who of them is no contact (see the table `strangers`).
-    async fn strangers_note(&mut self, events: &[BusinessEvent]) -> Result<(), StoreError> {
-        let mut ids: Vec<&str> = events.iter().map(|event| event.contact_id.as_str()).collect();
+    async fn strangers_note(&mut self, events: &[(&BusinessEvent, i32)]) -> Result<(), StoreError> {
+        let mut ids: Vec<&str> = events.iter().map(|(event, _)| event.contact_id.as_str()).collect();
         ids.sort_unstable();
         ids.dedup();
         sqlx::query(

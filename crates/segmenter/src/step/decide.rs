@@ -1,7 +1,8 @@
 //! What a batch of events and timers leads to: which messages, and which waits.
 //!
 //! An event is decided on once, in the transaction that keeps it in the history; a timer in the one that writes its
-//! message down. What was decided before is read from the log and emitted again.
+//! message down. What was decided before is read from the log and emitted again. An event is written when it is decided on,
+//! with how many messages it starts: writing that afterwards would cost as much again.
 //!
 //! A condition sees the contact as it is, and what it did up to the event: events that came later in the same batch are
 //! left out, so that a batch decides as single events would.
@@ -83,8 +84,8 @@ pub(super) async fn decide(
     now: Timestamp,
 ) -> Result<Vec<(usize, Decision)>, StoreError> {
     let arrived: Vec<&Cause> = causes.iter().filter(|cause| cause.timer.is_none()).collect();
-    let events: Vec<BusinessEvent> = arrived.iter().map(|cause| cause.event.clone()).collect();
-    let new = tx.history_put(&events).await?;
+    let events: Vec<&BusinessEvent> = arrived.iter().map(|cause| &cause.event).collect();
+    let new = tx.history_unknown(&events).await?;
     let fresh: HashSet<usize> = arrived
         .iter()
         .zip(&new)
@@ -142,20 +143,40 @@ pub(super) async fn decide(
             ),
         }
     }
-    decided(tx, rules, causes, candidates, now, &mut decisions).await?;
+    let known = Known::load(tx, causes, &fresh, &candidates).await?;
+    let planned = decided(tx, rules, &known, candidates, now, &mut decisions).await?;
+    write(tx, causes, &fresh, planned).await?;
     decisions.sort_by_key(|(place, _)| *place);
     Ok(decisions)
 }
 
-async fn decided(
+/// Keeps the events that are new, and counts what they and the timers have started.
+async fn write(
+    tx: &mut Tx,
+    causes: &[Cause],
+    fresh: &HashSet<usize>,
+    mut planned: HashMap<EventKey<'_>, i32>,
+) -> Result<(), StoreError> {
+    let events: Vec<(&BusinessEvent, i32)> = causes
+        .iter()
+        .filter(|cause| fresh.contains(&cause.place))
+        .map(|cause| (&cause.event, planned.remove(&key(&cause.event)).unwrap_or(0)))
+        .collect();
+    // Who had the partition before may have written one in between: then its decision counts, at the next try.
+    tx.history_put_planned(&events).await?;
+    let others: Vec<(EventKey<'_>, i32)> = planned.into_iter().collect();
+    tx.history_planned_add(&others).await
+}
+
+/// How many messages are new, by their events.
+async fn decided<'a>(
     tx: &mut Tx,
     rules: &Rules,
-    causes: &[Cause],
-    candidates: Vec<Candidate<'_>>,
+    known: &Known<'_>,
+    candidates: Vec<Candidate<'a>>,
     now: Timestamp,
     decisions: &mut Vec<(usize, Decision)>,
-) -> Result<(), StoreError> {
-    let known = Known::load(tx, causes, &candidates).await?;
+) -> Result<HashMap<EventKey<'a>, i32>, StoreError> {
     let passed: Vec<Candidate<'_>> = candidates
         .into_iter()
         .filter(|candidate| known.pass(rules, candidate, now))
@@ -168,7 +189,7 @@ async fn decided(
     let mut latest = tx.trigger_log_latest(&pairs.into_iter().collect::<Vec<_>>()).await?;
 
     let mut firings = Vec::new();
-    let mut places = Vec::new();
+    let mut of = Vec::new();
     for candidate in passed {
         let Candidate { cause, rule } = candidate;
         let (event, trigger) = (&cause.event, &rule.trigger);
@@ -192,7 +213,7 @@ async fn decided(
             }
             latest.insert(pair, now);
         }
-        places.push(cause.place);
+        of.push(cause);
         firings.push(Firing {
             contact_id: event.contact_id.clone(),
             trigger: trigger.name.clone(),
@@ -208,15 +229,13 @@ async fn decided(
     }
     let new = tx.trigger_log_put(&firings).await?;
     // Only what is new is planned: somebody else's decision was counted by them.
-    let counts: Vec<(EventKey<'_>, i32)> = firings
-        .iter()
-        .zip(&new)
-        .filter(|(_, new)| **new)
-        .map(|(firing, _)| (key_of(firing), 1))
-        .collect();
-    tx.history_planned_add(&counts).await?;
-    decisions.extend(places.into_iter().zip(firings.into_iter().map(Decision::Fire)));
-    Ok(())
+    let mut planned: HashMap<EventKey<'a>, i32> = HashMap::new();
+    for (cause, _) in of.iter().zip(&new).filter(|(_, new)| **new) {
+        *planned.entry(key(&cause.event)).or_default() += 1;
+    }
+    let places = of.iter().map(|cause| cause.place);
+    decisions.extend(places.zip(firings.into_iter().map(Decision::Fire)));
+    Ok(planned)
 }
 
 /// The contacts and histories that a batch's conditions look at.
@@ -230,7 +249,12 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    async fn load(tx: &mut Tx, causes: &'a [Cause], candidates: &[Candidate<'_>]) -> Result<Known<'a>, StoreError> {
+    async fn load(
+        tx: &mut Tx,
+        causes: &'a [Cause],
+        fresh: &HashSet<usize>,
+        candidates: &[Candidate<'_>],
+    ) -> Result<Known<'a>, StoreError> {
         let mut contacts = BTreeSet::new();
         let mut types = BTreeSet::new();
         let mut with_history = BTreeSet::new();
@@ -255,9 +279,23 @@ impl<'a> Known<'a> {
         for cause in causes.iter().filter(|cause| cause.timer.is_none()) {
             places.entry(key(&cause.event)).or_insert(cause.place);
         }
+        let (with_history, types) = (as_list(with_history), as_list(types));
+        let mut history = tx.history_for(&with_history, &types, None).await?;
+        // The batch's own, which are not written yet.
+        for cause in causes.iter().filter(|cause| fresh.contains(&cause.place)) {
+            let event = &cause.event;
+            if with_history.binary_search(&event.contact_id.as_str()).is_ok()
+                && types.binary_search(&event.kind.as_str()).is_ok()
+            {
+                history.entry(event.contact_id.clone()).or_default().push(event.clone());
+            }
+        }
+        for events in history.values_mut() {
+            events.sort_by(|one, other| (one.time, &one.source, &one.id).cmp(&(other.time, &other.source, &other.id)));
+        }
         Ok(Known {
             contacts: tx.contacts_get(&as_list(contacts)).await?,
-            history: tx.history_for(&as_list(with_history), &as_list(types), None).await?,
+            history,
             received: tx.campaigns_received(&as_list(with_received)).await?,
             places,
         })
