@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use store::{
     Store,
     messages::{AttemptOutcome, ClaimResult, ClaimWant, Claimant, Settle, Settled, TakeOver, Verdict},
-    parts::{AdoptedPart, PartState, match_id},
+    parts::{AdoptedPart, PartOf, PartState, match_id},
     suppressions::Scope,
     unmatched::Unmatched,
 };
@@ -386,21 +386,80 @@ async fn receipts_find_their_message_before_and_after_the_answer() {
         .unwrap();
     assert_eq!(matched[0].as_ref().unwrap().message_id, late.message_id);
     assert_eq!(matched[1], None);
-    let of = [(late.contact_id.clone(), late.message_id)];
+    let of = || PartOf {
+        contact_id: late.contact_id.clone(),
+        message_id: late.message_id,
+        alone: false,
+    };
     // Delivered when all parts are; the second time it has been said already.
     let moved = tx
-        .receipts_apply(&[receipt("C1", State::Delivered)], &of)
+        .receipts_apply(&[(receipt("C1", State::Delivered), of())])
         .await
         .unwrap();
     assert!(moved.is_empty());
     let moved = tx
-        .receipts_apply(&[receipt("c2", State::Delivered)], &of)
+        .receipts_apply(&[(receipt("c2", State::Delivered), of())])
         .await
         .unwrap();
     assert!(moved[0].1 && moved[0].0.state == State::Delivered);
-    let moved = tx.receipts_apply(&[receipt("c1", State::Failed)], &of).await.unwrap();
+    let moved = tx
+        .receipts_apply(&[(receipt("c1", State::Failed), of())])
+        .await
+        .unwrap();
     assert!(moved.iter().all(|(row, moved)| !moved && row.state == State::Delivered));
     tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_in_one_part_stands_where_its_receipt_says_unless_it_was_sent_again() {
+    let store = database().await;
+    let (once, twice) = (want(1, Class::Transactional), want(2, Class::Transactional));
+    claim(&store, &[once.clone(), twice.clone()], 1).await;
+    let answered = async |want: &ClaimWant, owner, attempt, id: &str| {
+        let mut tx = store.begin().await.unwrap();
+        let accepted = outcome(want, owner, attempt, Settled::Accepted, &[id]);
+        tx.messages_outcome(&[accepted]).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    // The first owner of the second died before it wrote down that the gateway had taken it; that came late.
+    claim(&store, std::slice::from_ref(&twice), 2).await;
+    answered(&once, 1, 1, "a1").await;
+    answered(&twice, 1, 1, "b1").await;
+    answered(&twice, 2, 2, "b2").await;
+    let told = async |id: &str, state: State| {
+        let mut tx = store.begin().await.unwrap();
+        let part = tx.parts_match(&[("main".into(), vec![id.into()])]).await.unwrap();
+        let part = part[0].clone().unwrap();
+        assert!(part.of().alone);
+        let said = PartState {
+            gateway: "main".into(),
+            match_id: part.match_id.clone(),
+            state,
+            code: Some("042".into()),
+            at: now() + SignedDuration::from_secs(5),
+        };
+        let moved = tx.receipts_apply(&[(said, part.of())]).await.unwrap();
+        tx.commit().await.unwrap();
+        moved.iter().filter(|(_, moved)| *moved).count()
+    };
+    assert_eq!(told("a1", State::Accepted).await, 0);
+    assert_eq!(told("a1", State::Failed).await, 1);
+    assert_eq!(told("a1", State::Delivered).await, 0, "that was the end");
+    let row = store.message_get(once.message_id).await.unwrap().unwrap();
+    assert_eq!(
+        (row.state, row.reason, row.gateway_code.as_deref()),
+        (State::Failed, Some(Reason::Undeliverable), Some("042"))
+    );
+    // As good as the better of the two.
+    assert_eq!(told("b1", State::Failed).await, 0);
+    assert_eq!(state(&store, &twice).await, State::Accepted);
+    assert_eq!(told("b2", State::Delivered).await, 1);
+    let shown = async |want: &ClaimWant| -> Vec<State> {
+        let parts = store.message_parts_of(want.message_id).await.unwrap();
+        parts.iter().map(|part| part.state).collect()
+    };
+    assert_eq!(shown(&once).await, [State::Failed]);
+    assert_eq!(shown(&twice).await, [State::Failed, State::Delivered]);
 }
 
 #[tokio::test]
@@ -556,7 +615,6 @@ async fn parts_that_only_receipts_tell_of_are_counted() {
     .await
     .unwrap();
     tx.commit().await.unwrap();
-    let key = (lost.contact_id.clone(), lost.message_id);
     let delivered = async |id: &str| {
         let mut tx = store.begin_by_key().await.unwrap();
         let adopted = AdoptedPart {
@@ -574,7 +632,12 @@ async fn parts_that_only_receipts_tell_of_are_counted() {
             code: None,
             at: now(),
         };
-        tx.receipts_apply(&[told], std::slice::from_ref(&key)).await.unwrap();
+        let of = PartOf {
+            contact_id: lost.contact_id.clone(),
+            message_id: lost.message_id,
+            alone: false,
+        };
+        tx.receipts_apply(&[(told, of)]).await.unwrap();
         tx.commit().await.unwrap();
         state(&store, &lost).await
     };
@@ -606,7 +669,11 @@ async fn of_two_receipts_at_once_the_second_sees_the_first() {
     for (number, [x, y]) in ids.iter().enumerate() {
         for id in [x.clone(), y.clone()] {
             let store = store.clone();
-            let of = [(wants[number].contact_id.clone(), wants[number].message_id)];
+            let of = PartOf {
+                contact_id: wants[number].contact_id.clone(),
+                message_id: wants[number].message_id,
+                alone: false,
+            };
             receipts.spawn(async move {
                 let mut tx = store.begin().await.unwrap();
                 let state = PartState {
@@ -616,7 +683,7 @@ async fn of_two_receipts_at_once_the_second_sees_the_first() {
                     code: None,
                     at: now(),
                 };
-                let moved = tx.receipts_apply(&[state], &of).await.unwrap();
+                let moved = tx.receipts_apply(&[(state, of)]).await.unwrap();
                 tx.commit().await.unwrap();
                 (number, moved.iter().filter(|(_, moved)| *moved).count())
             });

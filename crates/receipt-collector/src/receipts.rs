@@ -22,7 +22,7 @@ use stage::trace;
 use store::{
     StoreError, Tx,
     messages::{MessageRow, Settle},
-    parts::{AdoptedPart, PartRow, PartState, match_id},
+    parts::{AdoptedPart, PartOf, PartRow, PartState, match_id},
     unmatched::{SETTLED_BY_REFERENCE, Unmatched},
 };
 use uuid::Uuid;
@@ -85,6 +85,17 @@ struct Homeless {
 struct Trail {
     causes: HashMap<Uuid, usize>,
     repeated: HashSet<Uuid>,
+    /// What was said of messages whose part keeps no state of its own.
+    said: HashMap<Uuid, (State, Timestamp)>,
+}
+
+impl Trail {
+    /// Whether a message that has not moved stands where this batch says, because it was here before.
+    fn is_repeated(&self, row: &MessageRow) -> bool {
+        let said = self.said.get(&row.message_id);
+        self.repeated.contains(&row.message_id)
+            || said.is_some_and(|(state, at)| row.state == *state && same_instant(row.changed_at, *at))
+    }
 }
 
 /// Writes what the receipts say; the receipts of ours that follow.
@@ -99,7 +110,7 @@ pub(crate) async fn take<'a>(
         .map(|told| (told.gateway.clone(), told.forms.clone()))
         .collect();
     let parts = tx.parts_match(&keys).await?;
-    let (mut changes, mut of) = (Vec::with_capacity(told.len()), Vec::with_capacity(told.len()));
+    let mut changes = Vec::with_capacity(told.len());
     let (mut notes, mut homeless) = (Vec::new(), Vec::new());
     let mut trail = Trail::default();
     for (told, found) in told.into_iter().zip(parts) {
@@ -111,14 +122,18 @@ pub(crate) async fn take<'a>(
                 if part.state == state && same_instant(part.at, told.at) {
                     trail.repeated.insert(part.message_id);
                 }
-                of.push((part.contact_id, part.message_id));
-                changes.push(PartState {
+                let of = part.of();
+                if of.alone {
+                    trail.said.insert(of.message_id, (state, told.at));
+                }
+                let said = PartState {
                     gateway: told.gateway,
                     match_id: part.match_id,
                     state,
                     code: told.code,
                     at: told.at,
-                });
+                };
+                changes.push((said, of));
             }
             (Some(part), None) => notes.push((told.gateway, part.match_id, told.code.unwrap_or_default())),
             (None, Some(State::Accepted)) => {}
@@ -127,14 +142,14 @@ pub(crate) async fn take<'a>(
     }
     count("matched", changes.len());
     count("unknown-code", notes.len());
-    let mut rows = tx.receipts_apply(&changes, &of).await?;
+    let mut rows = tx.receipts_apply(&changes).await?;
     tx.parts_note(&notes).await?;
     if !homeless.is_empty() {
         rows.extend(by_reference(homeless, snapshot, &mut trail, tx).await?);
     }
     let mut emit = Vec::with_capacity(rows.len());
     for (row, moved) in rows {
-        if !moved && !trail.repeated.contains(&row.message_id) {
+        if !moved && !trail.is_repeated(&row) {
             continue;
         }
         let receipt = row.to_receipt();
@@ -168,7 +183,7 @@ async fn by_reference(
     let references: Vec<Uuid> = homeless.iter().filter_map(|one| one.told.reference).collect();
     let rows = tx.messages_by_id(&references).await?;
     let (mut unmatched, mut settles) = (Vec::new(), Vec::new());
-    let (mut adopted, mut changes, mut of) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut adopted, mut changes) = (Vec::new(), Vec::new());
     for Homeless { told, is_taken } in homeless {
         let row = told.reference.and_then(|reference| rows.get(&reference));
         let (Some(row), Some(state)) = (row, told.state) else {
@@ -197,7 +212,11 @@ async fn by_reference(
             trail.causes.insert(row.message_id, told.input);
             let id = told.forms.first().cloned().unwrap_or_default();
             let part_id = match_id(&id);
-            of.push((row.contact_id.clone(), row.message_id));
+            let of = PartOf {
+                contact_id: row.contact_id.clone(),
+                message_id: row.message_id,
+                alone: false,
+            };
             adopted.push(AdoptedPart {
                 gateway: told.gateway.clone(),
                 remote_id: match match_id(&told.remote_id) == part_id {
@@ -208,13 +227,14 @@ async fn by_reference(
                 message_id: row.message_id,
                 at: told.at,
             });
-            changes.push(PartState {
+            let said = PartState {
                 gateway: told.gateway,
                 match_id: part_id,
                 state,
                 code: told.code,
                 at: told.at,
-            });
+            };
+            changes.push((said, of));
         } else {
             // While its outcome is being written it waits: then its part finds it, or the outcome is unknown.
             let waits = !is_open && !row.state.is_terminal();
@@ -230,7 +250,7 @@ async fn by_reference(
     };
     if !adopted.is_empty() {
         tx.parts_adopt(&adopted).await?;
-        moved.extend(tx.receipts_apply(&changes, &of).await?);
+        moved.extend(tx.receipts_apply(&changes).await?);
     }
     Ok(moved)
 }

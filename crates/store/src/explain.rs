@@ -45,13 +45,20 @@ impl Store {
         }))
     }
 
-    /// The parts of a message that gateways took, in their order.
+    /// The parts of a message that gateways took, in their order. Of one that was taken in one part, what became of it is
+    /// what became of the message (see [`crate::parts::PartOf`]).
     pub async fn message_parts_of(&self, message: Uuid) -> Result<Vec<PartLine>, StoreError> {
         let rows = sqlx::query(
-            "select part, gateway, remote_id, state, code, at from message_parts
-             where message_id = $1 order by part, at limit 1000",
+            "select p.part, p.gateway, p.remote_id, p.code,
+                 case when m.message_id is null then p.state else m.state end as state,
+                 case when m.message_id is null then p.at else m.changed_at end as at
+             from message_parts p left join messages m
+                 on m.contact_id = p.contact_id and m.message_id = p.message_id
+                 and p.total <= 1 and m.attempt <= 1 and m.accepted_at is not null and p.state = $2 and m.state > $2
+             where p.message_id = $1 order by p.part, p.at limit 1000",
         )
         .bind(message)
+        .bind(State::Accepted.code())
         .fetch_all(&self.pool)
         .await?;
         rows.iter()

@@ -67,6 +67,26 @@ pub struct PartState {
     pub at: Timestamp,
 }
 
+/// Whose a part is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartOf {
+    pub contact_id: String,
+    pub message_id: Uuid,
+    /// The gateway took the message in this part alone. What is said of it is then said of the message, unless it was sent
+    /// again: its own row need not be read and written for that, and stays at `accepted`.
+    pub alone: bool,
+}
+
+impl PartRow {
+    pub fn of(&self) -> PartOf {
+        PartOf {
+            contact_id: self.contact_id.clone(),
+            message_id: self.message_id,
+            alone: self.total <= 1,
+        }
+    }
+}
+
 /// The form in which ids are compared: lower case, without leading zeros.
 pub fn match_id(remote_id: &str) -> String {
     let lower = remote_id.trim().to_ascii_lowercase();
@@ -251,10 +271,10 @@ impl Tx {
     /// transaction ends, so of two receipts for two parts of one message the second sees the first.
     async fn part_states(
         &mut self,
-        changes: &[PartState],
-        of_messages: &HashMap<Key, MessageRow>,
+        changes: &[&PartState],
+        of: &BTreeSet<Key>,
     ) -> Result<BTreeMap<Key, Vec<PartRow>>, StoreError> {
-        let ids: Vec<Uuid> = of_messages.keys().map(|key| key.1).collect();
+        let ids: Vec<Uuid> = of.iter().map(|key| key.1).collect();
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
             "select {COLUMNS} from message_parts p where p.message_id = any($1)
              order by p.gateway, p.match_id for update"
@@ -316,22 +336,47 @@ impl Tx {
         Ok(())
     }
 
-    /// Applies receipts to their parts, and to the messages that this settles (delivered when all parts are). `of`: the
-    /// messages that the parts belong to; whoever found the parts knows them. For each message that its parts say
-    /// something of: the row as it now stands, and whether it moved.
+    /// Applies receipts to their parts, and to the messages that this settles (delivered when all parts are); each with
+    /// whose part it is of, which whoever found the part knows. For each message that its parts say something of: the row
+    /// as it now stands, and whether it moved.
     pub async fn receipts_apply(
         &mut self,
-        receipts: &[PartState],
-        of: &[(String, Uuid)],
+        receipts: &[(PartState, PartOf)],
     ) -> Result<Vec<(MessageRow, bool)>, StoreError> {
         if receipts.is_empty() {
             return Ok(Vec::new());
         }
-        let mut of = of.to_vec();
-        of.sort_unstable();
-        of.dedup();
-        let mut messages = self.messages_lock(&of).await?;
-        let parts = self.part_states(receipts, &messages).await?;
+        let key = |of: &PartOf| (of.contact_id.clone(), of.message_id);
+        let mut keys: Vec<Key> = receipts.iter().map(|(_, of)| key(of)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut messages = self.messages_lock(&keys).await?;
+        let mut settles = Vec::with_capacity(receipts.len());
+        let (mut shared, mut of_shared) = (Vec::new(), BTreeSet::new());
+        for (said, of) in receipts {
+            let key = key(of);
+            let Some(message) = messages.get(&key) else { continue };
+            if !of.alone || message.attempt > 1 {
+                shared.push(said);
+                of_shared.insert(key);
+            } else if said.state.is_terminal() {
+                settles.push(settle(key, said.state, said.code.clone(), said.at));
+            }
+        }
+        if !shared.is_empty() {
+            settles.extend(self.settled_by_parts(&shared, &of_shared, &messages).await?);
+        }
+        self.settle_locked(&settles, &mut messages).await
+    }
+
+    /// What receipts for parts of messages with several settle.
+    async fn settled_by_parts(
+        &mut self,
+        receipts: &[&PartState],
+        of: &BTreeSet<Key>,
+        messages: &HashMap<Key, MessageRow>,
+    ) -> Result<Vec<Settle>, StoreError> {
+        let parts = self.part_states(receipts, of).await?;
         let codes: HashMap<(&str, String, State), Option<&str>> = receipts
             .iter()
             .map(|receipt| {
@@ -340,8 +385,8 @@ impl Tx {
             })
             .collect();
         let mut settles = Vec::with_capacity(parts.len());
-        for (key, parts) in &parts {
-            let (Some(state), Some(message)) = (state_of(parts), messages.get(key)) else {
+        for (key, parts) in parts {
+            let (Some(state), Some(message)) = (state_of(&parts), messages.get(&key)) else {
                 continue;
             };
             // The code is the one of a part in the state that the message takes.
@@ -355,20 +400,24 @@ impl Tx {
                 .map(|part| part.at)
                 .max()
                 .unwrap_or(message.changed_at);
-            settles.push(Settle {
-                contact_id: key.0.clone(),
-                message_id: key.1,
-                state,
-                reason: match state {
-                    State::Failed => Some(Reason::Undeliverable),
-                    State::Expired => Some(Reason::ValidityPassed),
-                    _ => None,
-                },
-                gateway_code: code,
-                at,
-            });
+            settles.push(settle(key, state, code, at));
         }
-        self.settle_locked(&settles, &mut messages).await
+        Ok(settles)
+    }
+}
+
+fn settle((contact_id, message_id): Key, state: State, gateway_code: Option<String>, at: Timestamp) -> Settle {
+    Settle {
+        contact_id,
+        message_id,
+        state,
+        reason: match state {
+            State::Failed => Some(Reason::Undeliverable),
+            State::Expired => Some(Reason::ValidityPassed),
+            _ => None,
+        },
+        gateway_code,
+        at,
     }
 }
 

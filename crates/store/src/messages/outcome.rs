@@ -4,7 +4,7 @@
 //! owner has called the attempt unknown or started the next one. Everything else (refused, to be tried again, unknown) is
 //! said of one attempt, and counts only while the row still stands at that attempt.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use domain::{Reason, State};
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{MessageRow, foreign, micros, rows::Key};
 use crate::{
     StoreError, Tx,
-    parts::{NewPart, PartState},
+    parts::{NewPart, PartOf, PartState},
     unmatched::Unmatched,
 };
 
@@ -151,18 +151,21 @@ impl Tx {
         let waiting = self.callbacks_unmatched_take(&keys).await?;
         let notes: Vec<_> = waiting.iter().filter_map(Unmatched::note).collect();
         self.parts_note(&notes).await?;
-        let states: Vec<PartState> = waiting.iter().filter_map(Unmatched::part_state).collect();
-        let found: HashSet<(&str, &str)> = states
+        let of: HashMap<&(String, String), &NewPart> = keys.iter().zip(parts).collect();
+        let told: Vec<(PartState, PartOf)> = waiting
             .iter()
-            .map(|state| (state.gateway.as_str(), state.match_id.as_str()))
+            .filter_map(Unmatched::part_state)
+            .filter_map(|said| {
+                let part = of.get(&(said.gateway.clone(), said.match_id.clone()))?;
+                let of = PartOf {
+                    contact_id: part.contact_id.clone(),
+                    message_id: part.message_id,
+                    alone: part.total <= 1,
+                };
+                Some((said, of))
+            })
             .collect();
-        let of: Vec<Key> = parts
-            .iter()
-            .zip(&keys)
-            .filter(|(_, key)| found.contains(&(key.0.as_str(), key.1.as_str())))
-            .map(|(part, _)| (part.contact_id.clone(), part.message_id))
-            .collect();
-        let moved = self.receipts_apply(&states, &of).await?;
+        let moved = self.receipts_apply(&told).await?;
         Ok(moved
             .into_iter()
             .filter(|(_, moved)| *moved)
