@@ -60,6 +60,9 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     for share in SHARES {
         let rate = most * f64::from(share) / 100.0;
         let (p50, p99) = latency(&stand, &mut numbers, rate, period / 3).await?;
+        if common.statements {
+            report::say(&format!("at {share} %: {}", way(&stand).await?));
+        }
         for run in &mut runs {
             put(run, format!("p50_ms_at_{share}_percent"), p50);
             put(run, format!("p99_ms_at_{share}_percent"), p99);
@@ -145,6 +148,29 @@ pub async fn latency(stand: &Stand, numbers: &mut Numbers, rate: f64, period: Du
     }
     ensure!(!times.is_empty(), "no text says when its event was published");
     Ok((percentile(&mut times, 0.5), percentile(&mut times, 0.99)))
+}
+
+/// What a message's way took from stage to stage, by its own times in the ledger: of those planned within the last seconds.
+async fn way(stand: &Stand) -> Result<String> {
+    let steps = [
+        ("event to planned", "planned_at - caused_at"),
+        ("to rendered", "rendered_at - planned_at"),
+        ("to claimed", "claimed_at - rendered_at"),
+        ("to accepted", "accepted_at - claimed_at"),
+    ];
+    let mut told = Vec::with_capacity(steps.len());
+    for (name, time) in steps {
+        let (p50, p99): (f64, f64) = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "select coalesce(percentile_cont(0.5) within group (order by ms), 0),
+                 coalesce(percentile_cont(0.99) within group (order by ms), 0)
+             from (select extract(epoch from {time})::float8 * 1000 as ms from messages
+                   where planned_at > (select max(planned_at) from messages) - interval '3 s') m"
+        )))
+        .fetch_one(stand.store.pool())
+        .await?;
+        told.push(format!("{name} {p50:.0} ms (99th {p99:.0})"));
+    }
+    Ok(told.join(", "))
 }
 
 /// Where PostgreSQL's time went, by statement.

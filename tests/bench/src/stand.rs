@@ -106,6 +106,20 @@ pub struct Stand {
     _cluster: Cluster,
 }
 
+/// Further settings of all processes, to try something out: `NAME=VALUE`, separated by spaces.
+fn settings() -> Result<BTreeMap<String, String>> {
+    let given = std::env::var("BENCH_SETTINGS").unwrap_or_default();
+    given
+        .split_whitespace()
+        .map(|setting| {
+            let (name, value) = setting
+                .split_once('=')
+                .with_context(|| format!("BENCH_SETTINGS: `{setting}`; expected NAME=VALUE"))?;
+            Ok((name.to_owned(), value.to_owned()))
+        })
+        .collect()
+}
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl Stand {
@@ -150,6 +164,7 @@ impl Stand {
             }
         };
         environment.extend(plan.settings.clone());
+        environment.extend(settings()?);
         let path = directory.path();
         process::run(path, &environment, &["migrate"])?;
         let gateway = Process::start(path, &environment, "simulator", &["simulator"])?;

@@ -17,7 +17,7 @@ use super::{
     batch::Batch,
     board::Board,
     size::BatchSize,
-    work::{Worked, work},
+    work::{Worked, alone, together},
 };
 use crate::{Step, crash};
 
@@ -33,7 +33,10 @@ const CLOSE: Duration = Duration::from_secs(5);
 pub(super) struct Consumption<S> {
     shared: Arc<Shared<S>>,
     board: Board,
-    running: FuturesUnordered<JoinHandle<Worked>>,
+    /// What was started, up to the concurrency.
+    running: Work,
+    /// What failed and goes on alone: it keeps nothing else from being started.
+    failed: Work,
     size: BatchSize,
     /// Asked back by the bus, and until when their work may take.
     asked: Vec<(Partition, Instant)>,
@@ -58,6 +61,7 @@ impl<S: Step> Consumption<S> {
             shared,
             board: Board::default(),
             running: FuturesUnordered::new(),
+            failed: FuturesUnordered::new(),
             size: BatchSize::new(config.batch_records),
             asked: Vec::new(),
             chores_from: Instant::now(),
@@ -114,7 +118,7 @@ impl<S: Step> Consumption<S> {
                 partitions = starts.len(),
                 records = starts.iter().map(|start| start.batch.len()).sum::<usize>(),
             );
-            let work = work(self.shared.clone(), starts);
+            let work = together(self.shared.clone(), starts);
             self.running.push(tokio::spawn(work.instrument(span)));
         }
     }
@@ -134,7 +138,7 @@ impl<S: Step> Consumption<S> {
             tokio::select! {
                 biased;
                 delivery = &mut next => return Event::Delivery(delivery),
-                Some(done) = self.running.next() => {
+                Some(done) = ended(&mut self.running, &mut self.failed) => {
                     self.finish(done);
                     self.start();
                     // A read that is broken off while it works is work for nothing; one that only waits is not.
@@ -150,6 +154,19 @@ impl<S: Step> Consumption<S> {
     fn finish(&mut self, done: Result<Worked, tokio::task::JoinError>) {
         match done {
             Ok(done) => {
+                for start in done.failed {
+                    let stage = self.shared.step.name();
+                    let partition = start.batch.partition;
+                    let span = tracing::debug_span!(
+                        "batch",
+                        stage,
+                        topic = %partition.topic,
+                        partition = partition.number,
+                        records = start.batch.len(),
+                    );
+                    let work = alone(self.shared.clone(), start);
+                    self.failed.push(tokio::spawn(work.instrument(span)));
+                }
                 self.size.learn(done.records, done.seconds);
                 let commits = self.shared.log.transactional().is_none();
                 for finished in &done.finished {
@@ -310,9 +327,9 @@ impl<S: Step> Consumption<S> {
     async fn drain(&mut self, consumer: &mut dyn Consumer) {
         let until = Instant::now() + self.shared.config.drain;
         self.board.stop();
-        while !self.running.is_empty() {
+        while !self.running.is_empty() || !self.failed.is_empty() {
             tokio::select! {
-                Some(done) = self.running.next() => {
+                Some(done) = ended(&mut self.running, &mut self.failed) => {
                     self.finish(done);
                     self.commit(consumer).await;
                 }
@@ -323,6 +340,17 @@ impl<S: Step> Consumption<S> {
             }
         }
         self.commit(consumer).await;
+    }
+}
+
+type Work = FuturesUnordered<JoinHandle<Worked>>;
+
+/// What has ended next of the two; `None`: nothing is under way.
+async fn ended(running: &mut Work, failed: &mut Work) -> Option<Result<Worked, tokio::task::JoinError>> {
+    tokio::select! {
+        Some(done) = running.next() => Some(done),
+        Some(done) = failed.next() => Some(done),
+        else => None,
     }
 }
 

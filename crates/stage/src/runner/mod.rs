@@ -53,7 +53,8 @@ pub struct RunnerConfig {
     pub batch_records: usize,
     /// The most bytes in a batch (a single larger record is still read).
     pub batch_bytes: usize,
-    /// How many partitions are worked on at the same time, that is how many transactions are open.
+    /// How many batches, each of what waits of a topic, are worked on at the same time. One makes the largest batches, which
+    /// cost the least; more help where the database answers slowly and has cores to spare.
     pub concurrency: usize,
     /// How long a stop waits for what is under way.
     pub drain: Duration,
@@ -67,7 +68,7 @@ impl Default for RunnerConfig {
         RunnerConfig {
             batch_records: 500,
             batch_bytes: 4 << 20,
-            concurrency: 4,
+            concurrency: 1,
             drain: Duration::from_secs(20),
             retry_min: Duration::from_millis(50),
             retry_max: Duration::from_secs(5),

@@ -1,10 +1,9 @@
-//! Works batches off. Those of several partitions are tried together; where that fails each goes on alone: tried whole,
-//! what passes waited out, and halved down to the record at fault.
+//! Works batches off. Those of several partitions are tried together, once; where that fails each goes on alone, beside what
+//! is started next: tried whole, what passes waited out, and halved down to the record at fault.
 
 use std::{ops::Range, sync::Arc, time::Instant};
 
 use bus::Partition;
-use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -14,10 +13,12 @@ use super::{
 };
 use crate::Step;
 
-/// What became of batches that were started together.
+/// What became of batches that were started.
 #[derive(Debug)]
 pub(super) struct Worked {
     pub finished: Vec<Finished>,
+    /// To go on alone, each.
+    pub failed: Vec<Start>,
     pub records: usize,
     pub seconds: f64,
 }
@@ -34,33 +35,33 @@ pub(super) struct Finished {
     pub whole: bool,
 }
 
-pub(super) async fn work<S: Step>(shared: Arc<Shared<S>>, starts: Vec<Start>) -> Worked {
+/// Tries batches as one, once.
+pub(super) async fn together<S: Step>(shared: Arc<Shared<S>>, starts: Vec<Start>) -> Worked {
     let started = Instant::now();
-    let stage = shared.step.name();
-    let finished: Vec<Finished> = match together(&shared, &starts).await {
-        true => starts
-            .iter()
-            .map(|start| start.finished(start.batch.offsets().end, true))
-            .collect(),
-        false => join_all(starts.iter().map(|start| alone(&shared, start))).await,
-    };
-    let seconds = started.elapsed().as_secs_f64();
     let records = starts.iter().map(|start| start.batch.len()).sum();
-    if finished.iter().all(|finished| finished.whole) {
-        metrics::counter!("tamtam_stage_records_total", "stage" => stage).increment(records as u64);
-        metrics::histogram!("tamtam_stage_batch_seconds", "stage" => stage).record(seconds);
-        metrics::histogram!("tamtam_stage_batch_records", "stage" => stage).record(records as f64);
-    }
+    let done = tried_together(&shared, &starts).await;
+    let seconds = started.elapsed().as_secs_f64();
+    let (finished, failed) = match done {
+        true => {
+            measure(&shared, records, seconds);
+            let all = starts
+                .iter()
+                .map(|start| start.finished(start.batch.offsets().end, true));
+            (all.collect(), Vec::new())
+        }
+        false => (Vec::new(), starts),
+    };
     Worked {
         finished,
+        failed,
         records,
         seconds,
     }
 }
 
-/// Tries several batches once as one; whether that succeeded.
-async fn together<S: Step>(shared: &Arc<Shared<S>>, starts: &[Start]) -> bool {
-    if starts.len() < 2 || starts.iter().any(|start| start.stop.is_cancelled()) {
+async fn tried_together<S: Step>(shared: &Arc<Shared<S>>, starts: &[Start]) -> bool {
+    // One that has been asked back meanwhile says so alone.
+    if starts.iter().any(|start| start.stop.is_cancelled()) {
         return false;
     }
     let parts = starts.iter().map(|start| Part {
@@ -72,7 +73,7 @@ async fn together<S: Step>(shared: &Arc<Shared<S>>, starts: &[Start]) -> bool {
         Err(failure) => {
             let stage = shared.step.name();
             metrics::counter!("tamtam_stage_retries_total", "stage" => stage).increment(1);
-            tracing::info!(
+            tracing::debug!(
                 stage,
                 batches = starts.len(),
                 ?failure,
@@ -83,7 +84,30 @@ async fn together<S: Step>(shared: &Arc<Shared<S>>, starts: &[Start]) -> bool {
     }
 }
 
-async fn alone<S: Step>(shared: &Arc<Shared<S>>, start: &Start) -> Finished {
+/// Tries a batch, and parts of it, until all is done or it is not ours any more.
+pub(super) async fn alone<S: Step>(shared: Arc<Shared<S>>, start: Start) -> Worked {
+    let started = Instant::now();
+    let finished = finish(&shared, &start).await;
+    let (records, seconds) = (start.batch.len(), started.elapsed().as_secs_f64());
+    if finished.whole {
+        measure(&shared, records, seconds);
+    }
+    Worked {
+        finished: vec![finished],
+        failed: Vec::new(),
+        records,
+        seconds,
+    }
+}
+
+fn measure<S: Step>(shared: &Shared<S>, records: usize, seconds: f64) {
+    let stage = shared.step.name();
+    metrics::counter!("tamtam_stage_records_total", "stage" => stage).increment(records as u64);
+    metrics::histogram!("tamtam_stage_batch_seconds", "stage" => stage).record(seconds);
+    metrics::histogram!("tamtam_stage_batch_records", "stage" => stage).record(records as f64);
+}
+
+async fn finish<S: Step>(shared: &Arc<Shared<S>>, start: &Start) -> Finished {
     let (stage, batch, stop) = (shared.step.name(), &start.batch, &start.stop);
     let mut done_to = batch.offsets().start;
     // The parts that are left, the next one on top.
