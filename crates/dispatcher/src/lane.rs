@@ -109,6 +109,7 @@ impl Lane {
                     committed => committed,
                 };
             }
+            () = self.core.offsets.room(self.topic, self.most() / 2, MOST_KEPT / 2), if self.held_back => return Ok(()),
             delivery = self.consumer.next(limits) => delivery?,
         };
         match delivery {
@@ -157,9 +158,14 @@ impl Lane {
         }
     }
 
+    /// How many records may be unfinished.
+    fn most(&self) -> usize {
+        (self.batch_records * 4).max(1_000)
+    }
+
     /// Back-pressure: reads on only while there is room.
     fn balance(&mut self) -> Result<(), BusError> {
-        let most = (self.batch_records * 4).max(1_000);
+        let most = self.most();
         let (unfinished, kept) = self.core.offsets.load(self.topic);
         let full = unfinished >= most || kept >= MOST_KEPT;
         let room = unfinished <= most / 2 && kept <= MOST_KEPT / 2;

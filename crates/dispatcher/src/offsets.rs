@@ -244,6 +244,19 @@ impl Offsets {
         }
     }
 
+    /// Waits until at most so many records of a topic are unfinished, and so many offsets kept.
+    pub(crate) async fn room(&self, topic: Topic, unfinished: usize, kept: usize) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let load = self.load(topic);
+            if load.0 <= unfinished && load.1 <= kept {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// (records of the topic that are not finished, offsets that are kept since the lowest of them).
     pub(crate) fn load(&self, topic: Topic) -> (usize, usize) {
         let inner = self.lock();

@@ -24,7 +24,7 @@ use crate::{Step, crash};
 /// How long a read waits for the first record.
 const WAIT: Duration = Duration::from_millis(500);
 /// A read that is under way is given this long before it is broken off for a commit or to give a partition back.
-const GRACE: Duration = Duration::from_millis(25);
+const GRACE: Duration = Duration::from_millis(3);
 /// How often offsets are committed where that is no part of the transaction. What a crash repeats changes nothing, and each
 /// commit is a request that the reading waits for.
 const COMMIT_EVERY: Duration = Duration::from_millis(100);
