@@ -107,18 +107,22 @@ check: ## format, clippy, rustdoc, licences and advisories
 
 # --- how fast it is: docs/benchmarks.md. BENCH_SECONDS (60) and BENCH_RUNS (3) make it shorter; BENCH_SHORT=true proves
 # --- that a bench works, in seconds.
-BENCH := target/release/bench
+BENCH_PROFILE := release
+BENCH = target/$(BENCH_PROFILE)/bench
+BENCH_AS_release := --release
+# As the tests build it, so that little is compiled again.
+BENCH_AS_debug := --features tamtam/failpoints
 WITH_KAFKA := deploy/kafka/with-node.sh
 
 .PHONY: bench-build
 bench-build:
 	$(INSTALL) build postgresql kafka
-	cargo build --release --locked -p tamtam -p bench
+	cargo build --locked -p tamtam -p bench $(BENCH_AS_$(BENCH_PROFILE))
 
 bench: bench-pipeline bench-campaign bench-stages bench-growth ## all benches: the whole pipeline, a campaign, each stage alone, growth (two hours)
 
-bench-short: ## prove that the benches work, without timing anything (four minutes)
-	BENCH_SHORT=true $(MAKE) bench
+bench-short: ## prove that the benches work, without timing anything, on a debug build
+	BENCH_SHORT=true $(MAKE) bench BENCH_PROFILE=debug
 
 bench-pipeline: bench-build ## the whole pipeline on Kafka, on the PostgreSQL bus, and in one process (`tamtam up`)
 	$(WITH_KAFKA) '$(BENCH) pipeline'
