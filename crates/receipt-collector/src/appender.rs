@@ -29,6 +29,11 @@ const PUT_OFF: Duration = Duration::from_millis(500);
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Where as many came together the last time, there are more to come: a few records cost an append as much as many.
+const MANY: usize = 16;
+/// How long they are waited for.
+const GATHER: Duration = Duration::from_millis(10);
+
 type Waiting = (NewRecord, oneshot::Sender<Result<(), Undelivered>>);
 
 /// The way onto `callbacks`. Cheap to clone; it ends when the last clone is gone.
@@ -127,7 +132,12 @@ async fn append(log: Arc<dyn Log>, mut waiting: mpsc::Receiver<Waiting>) {
     let mut batch = Vec::with_capacity(BATCH);
     // Refused since it went wrong: said once, and once more when it is over. There may be a thousand a second.
     let mut refused: Option<usize> = None;
+    let mut last = 0;
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
+        if last >= MANY {
+            gather(&mut waiting, &mut batch).await;
+        }
+        last = batch.len();
         // Whoever does not wait any more will bring it again.
         let (records, answers): (Vec<_>, Vec<_>) = batch.drain(..).filter(|(_, answer)| !answer.is_closed()).unzip();
         if records.is_empty() {
@@ -148,6 +158,17 @@ async fn append(log: Arc<dyn Log>, mut waiting: mpsc::Receiver<Waiting>) {
         }
         for answer in answers {
             let _ = answer.send(result.clone());
+        }
+    }
+}
+
+/// Waits a little for more to append in one.
+async fn gather(waiting: &mut mpsc::Receiver<Waiting>, batch: &mut Vec<Waiting>) {
+    let until = tokio::time::Instant::now() + GATHER;
+    while batch.len() < BATCH {
+        match tokio::time::timeout_at(until, waiting.recv_many(batch, BATCH - batch.len())).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return,
         }
     }
 }

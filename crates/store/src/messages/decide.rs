@@ -213,7 +213,7 @@ impl Tx {
             after.push((row.clone(), moved));
         }
         let changed: Vec<&MessageRow> = changed.iter().filter_map(|key| current.get(key)).collect();
-        self.messages_write(&changed).await?;
+        self.messages_move(&changed).await?;
         Ok(after)
     }
 }

@@ -133,7 +133,7 @@ impl Tx {
             }));
         }
         let changed: Vec<&MessageRow> = changed.iter().filter_map(|key| current.get(key)).collect();
-        self.messages_write(&changed).await?;
+        self.messages_move(&changed).await?;
         let early = match parts.is_empty() {
             true => Vec::new(),
             false => self.parts_put_and_join(&parts).await?,

@@ -237,6 +237,46 @@ impl Tx {
         Ok(())
     }
 
+    /// Writes where messages stand that this transaction has locked: state and reason, the attempt, its times. That is all
+    /// that outcomes and receipts change, and a third of the columns. An insert for the same reason; what it would insert
+    /// stands for columns that are never written.
+    pub(crate) async fn messages_move(&mut self, rows: &[&MessageRow]) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        sqlx::query(
+            "insert into messages (contact_id, message_id, class, template, caused_at, planned_at, state, reason,
+                 gateway_code, gateway, owner, epoch, attempt, claimed_at, accepted_at, settled_at, changed_at)
+             select v.contact_id, v.message_id, 0, '', v.changed_at, v.changed_at, v.state, v.reason, v.gateway_code, v.gateway,
+                 v.owner, v.epoch, v.attempt, v.claimed_at, v.accepted_at, v.settled_at, v.changed_at
+             from unnest($1::text[], $2::uuid[], $3::int2[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::int8[],
+                     $9::int4[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[])
+                 as v (contact_id, message_id, state, reason, gateway_code, gateway, owner, epoch, attempt, claimed_at,
+                     accepted_at, settled_at, changed_at)
+             order by v.contact_id, v.message_id
+             on conflict (contact_id, message_id) do update set state = excluded.state, reason = excluded.reason,
+                 gateway_code = excluded.gateway_code, gateway = excluded.gateway, owner = excluded.owner,
+                 epoch = excluded.epoch, attempt = excluded.attempt, claimed_at = excluded.claimed_at,
+                 accepted_at = excluded.accepted_at, settled_at = excluded.settled_at, changed_at = excluded.changed_at",
+        )
+        .bind(column(rows, |row| row.contact_id.as_str()))
+        .bind(column(rows, |row| row.message_id))
+        .bind(column(rows, |row| row.state.code()))
+        .bind(column(rows, |row| row.reason.map(|reason| reason.as_str())))
+        .bind(column(rows, |row| row.gateway_code.as_deref()))
+        .bind(column(rows, |row| row.gateway.as_deref()))
+        .bind(column(rows, |row| row.owner))
+        .bind(column(rows, |row| row.epoch))
+        .bind(column(rows, attempt))
+        .bind(column(rows, |row| at(row.claimed_at)))
+        .bind(column(rows, |row| at(row.accepted_at)))
+        .bind(column(rows, |row| at(row.settled_at)))
+        .bind(column(rows, |row| At(row.changed_at)))
+        .execute(&mut *self.inner)
+        .await?;
+        Ok(())
+    }
+
     /// Rows to insert, or the rows that stand in their place: what is there when this returns is locked by us. The second
     /// part says which were inserted. Keys may repeat: the first of its kind is inserted.
     pub(crate) async fn messages_insert_or_lock(
