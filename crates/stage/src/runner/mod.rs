@@ -20,6 +20,7 @@
 //! | `stage-after-offset` | all is done |
 //!
 //! # What happens when something else fails
+//! What waits of several partitions of a topic is one batch, which is tried once. Then each partition goes on alone:
 //! - An error that may pass (the database, the bus): the same batch again, after a back-off that doubles.
 //! - A record at fault (the database refuses what is in it, the step panics on it, what it leads to is too large): the
 //!   batch is halved until the record is alone; it becomes a dead letter, the others go on. Nothing stops a stage.
