@@ -86,6 +86,8 @@ fn config() -> RunnerConfig {
 struct Echo {
     seen: Arc<Mutex<Vec<String>>>,
     transient: Arc<AtomicUsize>,
+    /// A batch with an event that says `stuck` is not possible now.
+    stuck: Arc<AtomicBool>,
     /// Where there is one, a batch needs a permit to go on.
     gate: Option<Arc<Semaphore>>,
     entered: Arc<AtomicUsize>,
@@ -111,6 +113,9 @@ impl Step for Echo {
         if self.transient.load(Ordering::SeqCst) > 0 {
             self.transient.fetch_sub(1, Ordering::SeqCst);
             return Err(StepError::Transient("try again".into()));
+        }
+        if self.stuck.load(Ordering::SeqCst) && batch.iter().any(|input| input.value == b"stuck") {
+            return Err(StepError::Transient("stuck".into()));
         }
         let mut output = Output::default();
         for (place, input) in batch.iter().copied().enumerate() {
@@ -258,6 +263,43 @@ async fn what_may_pass_is_waited_for_and_loses_nothing() {
     assert_eq!(step.transient.load(Ordering::SeqCst), 0);
     let distinct: BTreeSet<String> = job_ids(&*log).await.into_iter().collect();
     assert_eq!(distinct.len(), 300);
+    assert!(records(&*log, Topic::DeadLetters).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_waits_keeps_no_other_waiting() {
+    let store = database().await;
+    let log = bus::log(&store).await;
+    let step = Echo::default();
+    step.stuck.store(true, Ordering::SeqCst);
+    let running = Running::start(step.clone(), log.clone(), &store, config());
+    // (partitions with events, those of them that are done)
+    let progress = || async {
+        let lags = log.lag("echo", &[Topic::Events]).await.unwrap();
+        let filled = lags.iter().filter(|lag| lag.end > 0);
+        (
+            filled.clone().count(),
+            filled.filter(|lag| lag.committed >= lag.end).count(),
+        )
+    };
+    // What comes later goes on beside the one that waits as well.
+    for round in 0..3 {
+        let events = (0..60).map(|number| {
+            let value: &[u8] = if number == 5 { b"stuck" } else { b"{}" };
+            event(&format!("e{round}-{number}"), &format!("c{}", number % 20), "t", value)
+        });
+        log.append(events.collect()).await.unwrap();
+        eventually("all but one partition are done", || async {
+            let (filled, done) = progress().await;
+            filled > 1 && done == filled - 1
+        })
+        .await;
+    }
+    step.stuck.store(false, Ordering::SeqCst);
+    eventually("all are done", || caught_up(&*log)).await;
+    running.stop().await;
+    let distinct: BTreeSet<String> = job_ids(&*log).await.into_iter().collect();
+    assert_eq!(distinct.len(), 180);
     assert!(records(&*log, Topic::DeadLetters).await.is_empty());
 }
 

@@ -33,7 +33,8 @@ cp "$peers/amqp0-9-1.xml" "$root/etc/jasmin/resource/"
 {
   printf '[amqp-broker]\nhost = 127.0.0.1\nport = %s\nlog_level = ERROR\n' "$amqp"
   printf '[redis-client]\nhost = 127.0.0.1\nport = %s\nlog_level = ERROR\n' "$redis"
-  printf '[http-api]\nbind = 127.0.0.1\nport = %s\nlog_level = ERROR\naccess_log = /dev/null\n' "$http"
+  # A file that may be renamed: it is rotated, and run as root that would be the machine's /dev/null.
+  printf '[http-api]\nbind = 127.0.0.1\nport = %s\nlog_level = ERROR\naccess_log = %s\n' "$http" "$root/var/log/jasmin/http-access.log"
   printf '[jcli]\nbind = 127.0.0.1\nport = %s\nauthentication = False\nlog_level = ERROR\n' "$cli"
   printf '[router]\nbind = 127.0.0.1\nport = %s\nlog_level = ERROR\n' "$router"
   printf '[client-management]\nbind = 127.0.0.1\nport = %s\nlog_level = ERROR\n' "$clients"

@@ -50,7 +50,8 @@ use crate::{Clock, Step};
 /// How a stage is run.
 #[derive(Clone, Copy, Debug)]
 pub struct RunnerConfig {
-    /// The most records in a batch; fewer when little is waiting or a batch takes long.
+    /// The most records that are read of a partition at once; fewer when little is waiting or a batch takes long. A batch that
+    /// has as many takes in no further partition.
     pub batch_records: usize,
     /// The most bytes in a batch (a single larger record is still read).
     pub batch_bytes: usize,
