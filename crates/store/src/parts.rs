@@ -77,13 +77,20 @@ pub struct PartOf {
     pub alone: bool,
 }
 
+impl PartOf {
+    /// Of a message that the gateway took in `total` parts.
+    pub(crate) fn new(contact_id: &str, message_id: Uuid, total: u16) -> PartOf {
+        PartOf {
+            contact_id: contact_id.to_owned(),
+            message_id,
+            alone: total <= 1,
+        }
+    }
+}
+
 impl PartRow {
     pub fn of(&self) -> PartOf {
-        PartOf {
-            contact_id: self.contact_id.clone(),
-            message_id: self.message_id,
-            alone: self.total <= 1,
-        }
+        PartOf::new(&self.contact_id, self.message_id, self.total)
     }
 }
 

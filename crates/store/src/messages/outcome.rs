@@ -157,12 +157,7 @@ impl Tx {
             .filter_map(Unmatched::part_state)
             .filter_map(|said| {
                 let part = of.get(&(said.gateway.clone(), said.match_id.clone()))?;
-                let of = PartOf {
-                    contact_id: part.contact_id.clone(),
-                    message_id: part.message_id,
-                    alone: part.total <= 1,
-                };
-                Some((said, of))
+                Some((said, PartOf::new(&part.contact_id, part.message_id, part.total)))
             })
             .collect();
         let moved = self.receipts_apply(&told).await?;
