@@ -79,6 +79,7 @@ async fn message(
             remote_ids: Vec::new(),
             total: 1,
             at,
+            claimed: None,
         };
         let done = tx.messages_outcome(&[outcome]).await.unwrap();
         assert!(done.rows[0].as_ref().unwrap().1);

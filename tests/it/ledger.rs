@@ -75,6 +75,7 @@ fn outcome(want: &ClaimWant, owner: u128, attempt: u32, settled: Settled, remote
         remote_ids: remote_ids.iter().map(|id| (*id).to_owned()).collect(),
         total: remote_ids.len() as u16,
         at: now() + SignedDuration::from_secs(2),
+        claimed: None,
     }
 }
 

@@ -65,6 +65,7 @@ async fn answered(stand: &Stand, number: usize, settled: Settled, remote_ids: &[
         remote_ids: remote_ids.iter().map(|id| (*id).to_owned()).collect(),
         total: 1,
         at: now,
+        claimed: None,
     };
     let mut tx = stand.store.begin().await.unwrap();
     assert!(tx.messages_claim(&[want], &claimant).await.unwrap()[0].granted);

@@ -44,7 +44,8 @@ pub(crate) enum Ending {
     Held(Box<MessageRow>),
     /// An attempt came to its end.
     Outcome {
-        attempt: u32,
+        /// The row as the claim left it.
+        claimed: Arc<MessageRow>,
         gateway: String,
         settlement: Settlement,
         at: Timestamp,

@@ -12,6 +12,7 @@ use std::{
 
 use domain::Class;
 use gateways::Gateway;
+use store::messages::MessageRow;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -40,8 +41,8 @@ pub(crate) const HELD: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Claimed {
     pub item: Item,
-    /// The attempt's number.
-    pub attempt: u32,
+    /// As the claim left it: the attempt's number stands there.
+    pub row: Arc<MessageRow>,
     pub since: Instant,
 }
 
@@ -580,7 +581,10 @@ mod tests {
     use gateways::{Outcome, Submission};
 
     use super::*;
-    use crate::{item::sample::outbound, offsets::Token};
+    use crate::{
+        item::sample::{claimed_row, outbound},
+        offsets::Token,
+    };
 
     #[derive(Debug)]
     struct Up;
@@ -639,8 +643,8 @@ mod tests {
                 panic!("nothing to claim")
             };
             let claimed = items.into_iter().map(|item| Claimed {
+                row: Arc::new(claimed_row(&item)),
                 item,
-                attempt: 1,
                 since,
             });
             gate.claimed(slot(class), claimed.collect(), Duration::ZERO);

@@ -157,7 +157,8 @@ impl Flights {
 
 #[cfg(test)]
 pub(crate) mod sample {
-    use domain::{Class, Phone};
+    use domain::{Class, Phone, State};
+    use store::messages::MessageRow;
 
     use super::*;
 
@@ -186,6 +187,40 @@ pub(crate) mod sample {
             cost_micros: 0,
             attempt: 0,
             purpose: None,
+        }
+    }
+
+    /// The row of its first claim.
+    pub(crate) fn claimed_row(item: &Item) -> MessageRow {
+        let record = &item.record;
+        MessageRow {
+            contact_id: record.contact_id.clone(),
+            message_id: record.message_id,
+            class: record.class,
+            state: State::Sending,
+            reason: None,
+            gateway_code: None,
+            cause: record.cause.clone(),
+            template: record.template.clone(),
+            variant: None,
+            encoding: Some(record.encoding.clone()),
+            parts: record.parts,
+            cost_micros: 0,
+            phone_hash: None,
+            gateway: Some("main".into()),
+            owner: None,
+            epoch: None,
+            attempt: 1,
+            caused_at: record.caused_at,
+            planned_at: record.planned_at,
+            rendered_at: Some(record.rendered_at),
+            claimed_at: Some(record.rendered_at),
+            accepted_at: None,
+            settled_at: None,
+            changed_at: record.rendered_at,
+            decided_by: None,
+            purpose: None,
+            traceparent: None,
         }
     }
 }

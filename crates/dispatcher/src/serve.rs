@@ -9,7 +9,7 @@ use resources::{Policy, rules};
 use stage::crash;
 use store::{
     StoreError,
-    messages::{ClaimResult, ClaimRules, ClaimWant, Claimant, Settled},
+    messages::{ClaimResult, ClaimRules, ClaimWant, Claimant, MessageRow, Settled},
 };
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
@@ -195,7 +195,7 @@ async fn claim_items(core: &Core, gate: &Gate, slot: usize, class: Class, taken:
         match result.granted {
             true => claimed.push(Claimed {
                 item,
-                attempt: result.row.attempt,
+                row: Arc::new(result.row),
                 since,
             }),
             false => {
@@ -285,24 +285,24 @@ async fn submit(core: Arc<Core>, gate: Arc<Gate>) {
 
 /// Lets go of claims whose messages were not handed over.
 pub(crate) fn release(core: &Core, gate: &Gate, claimed: Vec<Claimed>) {
-    for Claimed { item, attempt, .. } in claimed {
+    for Claimed { item, row, .. } in claimed {
         let settlement = retry::settle(
             Outcome::Unreachable,
             &item.record,
-            attempt,
+            row.attempt,
             &core.limits,
             core.clock.now(),
             0.0,
         );
-        conclude(core, gate, item, attempt, settlement);
+        conclude(core, gate, item, row, settlement);
     }
 }
 
-fn conclude(core: &Core, gate: &Gate, item: Item, attempt: u32, settlement: Settlement) {
+fn conclude(core: &Core, gate: &Gate, item: Item, claimed: Arc<MessageRow>, settlement: Settlement) {
     core.write(Work::Item(
         Box::new(item),
         Ending::Outcome {
-            attempt,
+            claimed,
             gateway: gate.name.clone(),
             settlement,
             at: core.clock.now(),
@@ -317,7 +317,7 @@ async fn attempt(
     handle: Arc<dyn Gateway>,
     permit: OwnedSemaphorePermit,
 ) {
-    let Claimed { item, attempt, .. } = claimed;
+    let Claimed { item, row, .. } = claimed;
     let record = &item.record;
     let submission = Submission {
         reference: record.message_id,
@@ -351,9 +351,9 @@ async fn attempt(
     metrics::answered(&gate.name, record, &outcome, started.elapsed(), now);
     drop(permit);
     gate.answered(retry::sign(&outcome), started, Instant::now());
-    let mut settlement = retry::settle(outcome, record, attempt, &core.limits, now, rand::random());
+    let mut settlement = retry::settle(outcome, record, row.attempt, &core.limits, now, rand::random());
     if let Settled::Expired(reason) = &mut settlement.settled {
         *reason = late(record, &core.live.current());
     }
-    conclude(&core, &gate, item, attempt, settlement);
+    conclude(&core, &gate, item, row, settlement);
 }

@@ -35,6 +35,9 @@ pub struct PartRow {
     pub at: Timestamp,
 }
 
+/// What moved at once, and what is left.
+type AtOnce<'r> = (Vec<(MessageRow, bool)>, Vec<&'r (PartState, PartOf)>);
+
 pub(crate) struct NewPart {
     pub gateway: String,
     pub remote_id: String,
@@ -353,14 +356,15 @@ impl Tx {
         if receipts.is_empty() {
             return Ok(Vec::new());
         }
+        let (mut after, left) = self.settled_at_once(receipts).await?;
         let key = |of: &PartOf| (of.contact_id.clone(), of.message_id);
-        let mut keys: Vec<Key> = receipts.iter().map(|(_, of)| key(of)).collect();
+        let mut keys: Vec<Key> = left.iter().map(|(_, of)| key(of)).collect();
         keys.sort_unstable();
         keys.dedup();
         let mut messages = self.messages_lock(&keys).await?;
-        let mut settles = Vec::with_capacity(receipts.len());
+        let mut settles = Vec::with_capacity(left.len());
         let (mut shared, mut of_shared) = (Vec::new(), BTreeSet::new());
-        for (said, of) in receipts {
+        for (said, of) in left {
             let key = key(of);
             let Some(message) = messages.get(&key) else { continue };
             if !of.alone || message.attempt > 1 {
@@ -373,7 +377,47 @@ impl Tx {
         if !shared.is_empty() {
             settles.extend(self.settled_by_parts(&shared, &of_shared, &messages).await?);
         }
-        self.settle_locked(&settles, &mut messages).await
+        after.extend(self.settle_locked(&settles, &mut messages).await?);
+        Ok(after)
+    }
+
+    /// Settles messages of which one receipt alone says what became of them and which stand where such a receipt finds
+    /// them, without reading them before; the receipts that are left. What these then lock may come before what is locked by
+    /// now: of two transactions that wait for each other over that PostgreSQL refuses one, which is tried again.
+    async fn settled_at_once<'r>(&mut self, receipts: &'r [(PartState, PartOf)]) -> Result<AtOnce<'r>, StoreError> {
+        let mut times: HashMap<Uuid, u32> = HashMap::with_capacity(receipts.len());
+        for (_, of) in receipts {
+            *times.entry(of.message_id).or_default() += 1;
+        }
+        let (mut alone, mut left) = (Vec::with_capacity(receipts.len()), Vec::new());
+        for receipt in receipts {
+            let (said, of) = receipt;
+            match of.alone && said.state.is_terminal() && times.get(&of.message_id) == Some(&1) {
+                true => alone.push(receipt),
+                false => left.push(receipt),
+            }
+        }
+        if alone.is_empty() {
+            return Ok((Vec::new(), left));
+        }
+        let settles: Vec<Settle> = alone
+            .iter()
+            .map(|(said, of)| {
+                let key = (of.contact_id.clone(), of.message_id);
+                settle(key, said.state, said.code.clone(), said.at)
+            })
+            .collect();
+        let moved = self.messages_settle_accepted(&settles).await?;
+        let mut stays = vec![true; alone.len()];
+        let mut after = Vec::with_capacity(moved.len());
+        for (place, row) in moved {
+            if let Some(stays) = stays.get_mut(place) {
+                *stays = false;
+            }
+            after.push((row, true));
+        }
+        left.extend(alone.iter().zip(stays).filter(|(_, stays)| *stays).map(|(receipt, _)| *receipt));
+        Ok((after, left))
     }
 
     /// What receipts for parts of messages with several settle.

@@ -198,13 +198,14 @@ async fn claim_and_settle(store: &Store, numbers: std::ops::Range<u64>) -> Resul
         resend_transactional: true,
         max_attempts: 3,
     };
-    let mut tx = store.begin().await?;
+    let mut tx = store.begin_by_key().await?;
     let claimed = tx.messages_claim(&wants, &claimant).await?;
     tx.commit().await?;
     ensure!(claimed.iter().all(|claim| claim.granted), "a claim was not granted");
     let outcomes: Vec<AttemptOutcome> = wants
         .into_iter()
-        .map(|want| AttemptOutcome {
+        .zip(claimed)
+        .map(|(want, claim)| AttemptOutcome {
             remote_ids: vec![want.message_id.simple().to_string()],
             contact_id: want.contact_id,
             message_id: want.message_id,
@@ -215,9 +216,10 @@ async fn claim_and_settle(store: &Store, numbers: std::ops::Range<u64>) -> Resul
             gateway_code: None,
             total: 1,
             at: now,
+            claimed: Some(Arc::new(claim.row)),
         })
         .collect();
-    let mut tx = store.begin().await?;
+    let mut tx = store.begin_by_key().await?;
     tx.messages_outcome(&outcomes).await?;
     tx.commit().await?;
     Ok(())

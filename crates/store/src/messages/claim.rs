@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use sqlx::Row;
 use uuid::Uuid;
 
-use super::{Alarm, ClaimRules, MessageRow, limits::Counted, micros};
+use super::{Alarm, ClaimRules, Key, MessageRow, limits::Counted, micros};
 use crate::{StoreError, Tx};
 
 /// A message that a dispatcher wants to send.
@@ -212,27 +212,30 @@ impl Tx {
                 row
             })
             .collect();
-        let (mut current, inserted) = self.messages_insert_or_lock(&rows).await?;
+        let inserted = self.messages_insert(&rows).await?;
+        let there: Vec<Key> = (rows.iter().zip(&inserted))
+            .filter_map(|(row, inserted)| (!inserted).then(|| row.key()))
+            .collect();
+        let mut current = self.messages_lock_all(&there).await?;
         let mut changed = Vec::new();
         let mut results = Vec::with_capacity(wants.len());
-        for (index, want) in wants.iter().enumerate() {
-            let key = want.key();
-            let Some(row) = current.get_mut(&key) else { continue };
-            let (differs, granted) = match inserted.contains(&key) {
-                true => (false, row.state == State::Sending),
-                false => want.apply(row, claimant, suppress(index)),
-            };
-            if differs {
-                row.decided_by = rules.version.clone().or(row.decided_by.take());
-                row.purpose = purpose(index).or(row.purpose.take());
-                changed.push(key);
+        for (index, (mut row, inserted)) in rows.into_iter().zip(inserted).enumerate() {
+            let want = &wants[index];
+            let mut granted = row.state == State::Sending;
+            if !inserted {
+                let Some(there) = current.remove(&want.key()) else { continue };
+                row = there;
+                let differs;
+                (differs, granted) = want.apply(&mut row, claimant, suppress(index));
+                if differs {
+                    row.decided_by = rules.version.clone().or(row.decided_by.take());
+                    row.purpose = purpose(index).or(row.purpose.take());
+                    changed.push(results.len());
+                }
             }
-            results.push(ClaimResult {
-                row: row.clone(),
-                granted,
-            });
+            results.push(ClaimResult { row, granted });
         }
-        let changed: Vec<&MessageRow> = changed.iter().filter_map(|key| current.get(key)).collect();
+        let changed: Vec<&MessageRow> = changed.iter().map(|place| &results[*place].row).collect();
         self.messages_write(&changed).await?;
         Ok((results, alarms))
     }

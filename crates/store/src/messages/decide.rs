@@ -154,12 +154,12 @@ impl Tx {
         takes_over: Option<TakeOver>,
     ) -> Result<Vec<(MessageRow, bool)>, StoreError> {
         let rows: Vec<MessageRow> = verdicts.iter().map(Verdict::row).collect();
-        let (mut current, _) = self.messages_insert_or_lock(&rows).await?;
+        let mut current = self.messages_insert_or_lock(&rows).await?;
         let mut changed = std::collections::BTreeSet::new();
         let mut after = Vec::with_capacity(verdicts.len());
         for (verdict, new) in verdicts.iter().zip(rows) {
             // Whatever was just inserted is in the verdict's own state: applying it changes nothing.
-            if let Some(row) = current.get_mut(&new.key()) {
+            if let Some((row, _)) = current.get_mut(&new.key()) {
                 let moved = verdict.apply(row, takes_over);
                 if moved {
                     changed.insert(row.key());
@@ -167,7 +167,9 @@ impl Tx {
                 after.push((row.clone(), moved));
             }
         }
-        let changed: Vec<&MessageRow> = changed.iter().filter_map(|key| current.get(key)).collect();
+        let changed: Vec<&MessageRow> = (changed.iter())
+            .filter_map(|key| current.get(key).map(|(row, _)| row))
+            .collect();
         self.messages_write(&changed).await?;
         Ok(after)
     }

@@ -7,6 +7,9 @@
 //!
 //! All work on a batch with a constant number of statements. They lock the batch's rows in the order of their keys, so two
 //! batches never wait for each other, decide in memory by [`State::may_become`], and write what changed in one statement.
+//! The two moves that almost every message makes, from its claim to `accepted` and from there to what its receipt says, are
+//! made where the row still stands there by one statement that neither reads nor locks it before; what it does not find there
+//! goes the longer way.
 //! A row is read and its receipts are made by one function each, so that a receipt that is emitted again (the consumer's
 //! offset is the outbox) equals the first one, byte for byte.
 

@@ -4,7 +4,10 @@
 //! owner has called the attempt unknown or started the next one. Everything else (refused, to be tried again, unknown) is
 //! said of one attempt, and counts only while the row still stands at that attempt.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use domain::{Reason, State};
 use jiff::Timestamp;
@@ -48,6 +51,8 @@ pub struct AttemptOutcome {
     /// How many parts it takes in all, where that is known.
     pub total: u16,
     pub at: Timestamp,
+    /// The row as the claim left it, where whoever made the claim still has it. It is not read again then.
+    pub claimed: Option<Arc<MessageRow>>,
 }
 
 /// What [`Tx::messages_outcome`] did.
@@ -62,6 +67,18 @@ pub struct Outcomes {
 impl AttemptOutcome {
     fn key(&self) -> Key {
         (self.contact_id.clone(), self.message_id)
+    }
+
+    /// The claim's row as accepted, where that is the outcome and the row is known to be this attempt's.
+    fn from_claim(&self) -> Option<MessageRow> {
+        let claimed = self.claimed.as_deref()?;
+        let fits = self.settled == Settled::Accepted
+            && claimed.state == State::Sending
+            && (&claimed.contact_id, claimed.message_id) == (&self.contact_id, self.message_id)
+            && (claimed.owner, claimed.attempt) == (Some(self.owner), self.attempt)
+            && claimed.gateway.as_ref() == Some(&self.gateway);
+        let mut row = fits.then(|| claimed.clone())?;
+        self.apply(&mut row).then_some(row)
     }
 
     /// Whether the row changed.
@@ -101,24 +118,19 @@ impl AttemptOutcome {
 
 impl Tx {
     /// Writes the outcomes of attempts, the parts that were taken, and what receipts that came early say of them.
+    ///
+    /// What a gateway took is written first, where the claim's row is known and the message still stands there. Rows that
+    /// have moved meanwhile are locked and read like all others; they may then be locked in another order than by their keys,
+    /// and of two transactions that wait for each other over that PostgreSQL refuses one, which is tried again.
     pub async fn messages_outcome(&mut self, outcomes: &[AttemptOutcome]) -> Result<Outcomes, StoreError> {
-        let mut keys: Vec<Key> = outcomes.iter().map(AttemptOutcome::key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let mut current = self.messages_lock(&keys).await?;
-        let mut changed = std::collections::BTreeSet::new();
-        let mut rows = Vec::with_capacity(outcomes.len());
-        let mut parts = Vec::new();
-        for outcome in outcomes {
-            let Some(row) = current.get_mut(&outcome.key()) else {
-                rows.push(None);
+        let mut rows: Vec<Option<(MessageRow, bool)>> = vec![None; outcomes.len()];
+        self.outcomes_accepted(outcomes, &mut rows).await?;
+        self.outcomes_locked(outcomes, &mut rows).await?;
+        let mut parts = Vec::with_capacity(outcomes.len());
+        for (outcome, row) in outcomes.iter().zip(&rows) {
+            if row.is_none() {
                 continue;
-            };
-            let moved = outcome.apply(row);
-            if moved {
-                changed.insert(row.key());
             }
-            rows.push(Some((row.clone(), moved)));
             let total = outcome
                 .total
                 .max(u16::try_from(outcome.remote_ids.len()).unwrap_or(u16::MAX));
@@ -132,13 +144,75 @@ impl Tx {
                 at: outcome.at,
             }));
         }
-        let changed: Vec<&MessageRow> = changed.iter().filter_map(|key| current.get(key)).collect();
-        self.messages_move(&changed).await?;
         let early = match parts.is_empty() {
             true => Vec::new(),
             false => self.parts_put_and_join(&parts).await?,
         };
         Ok(Outcomes { rows, early })
+    }
+
+    /// Accepts what still stands at its claim, without reading it.
+    async fn outcomes_accepted(
+        &mut self,
+        outcomes: &[AttemptOutcome],
+        rows: &mut [Option<(MessageRow, bool)>],
+    ) -> Result<(), StoreError> {
+        let mut seen = HashSet::with_capacity(outcomes.len());
+        let repeated: HashSet<Uuid> = (outcomes.iter())
+            .filter_map(|outcome| (!seen.insert(outcome.message_id)).then_some(outcome.message_id))
+            .collect();
+        let (mut places, mut after, mut times) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, outcome) in outcomes.iter().enumerate() {
+            let Some(row) = outcome.from_claim().filter(|_| !repeated.contains(&outcome.message_id)) else {
+                continue;
+            };
+            places.push(place);
+            times.push(row.changed_at);
+            after.push(row);
+        }
+        if places.is_empty() {
+            return Ok(());
+        }
+        let codes: Vec<Option<String>> = after.iter().map(|row| row.gateway_code.clone()).collect();
+        let moved = self
+            .messages_accept(&after.iter().collect::<Vec<_>>(), &codes, &times)
+            .await?;
+        let mut after: Vec<Option<MessageRow>> = after.into_iter().map(Some).collect();
+        for number in moved {
+            if let (Some(row), Some(place)) = (after.get_mut(number).and_then(Option::take), places.get(number)) {
+                rows[*place] = Some((row, true));
+            }
+        }
+        Ok(())
+    }
+
+    /// The other outcomes, on rows that are locked and read first.
+    async fn outcomes_locked(
+        &mut self,
+        outcomes: &[AttemptOutcome],
+        rows: &mut [Option<(MessageRow, bool)>],
+    ) -> Result<(), StoreError> {
+        let left = || (outcomes.iter().zip(0..)).filter(|(_, place): &(_, usize)| rows[*place].is_none());
+        let keys: BTreeSet<Key> = left().map(|(outcome, _)| outcome.key()).collect();
+        let keys: Vec<Key> = keys.into_iter().collect();
+        let mut current = self.messages_lock(&keys).await?;
+        let mut changed = BTreeSet::new();
+        let mut after = Vec::new();
+        for (outcome, place) in left() {
+            let Some(row) = current.get_mut(&outcome.key()) else {
+                continue;
+            };
+            let moved = outcome.apply(row);
+            if moved {
+                changed.insert(row.key());
+            }
+            after.push((place, row.clone(), moved));
+        }
+        for (place, row, moved) in after {
+            rows[place] = Some((row, moved));
+        }
+        let changed: Vec<&MessageRow> = changed.iter().filter_map(|key| current.get(key)).collect();
+        self.messages_move(&changed).await
     }
 
     /// Keeps the parts, and applies the receipts that came before them.
@@ -222,6 +296,7 @@ mod tests {
             remote_ids: Vec::new(),
             total: 1,
             at: Timestamp::from_second(1_700_000_001).unwrap(),
+            claimed: None,
         }
     }
 

@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use domain::{Cause, Class, State};
+use jiff::Timestamp;
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::MessageRow;
+use super::{MessageRow, Settle, foreign};
 use crate::{
     StoreError, Tx,
     time::{At, at, from_at},
@@ -26,61 +27,89 @@ pub(crate) fn class_code(class: Class) -> i16 {
     }
 }
 
-pub(crate) fn read(row: &PgRow) -> Result<MessageRow, StoreError> {
+/// Reads [`COLUMNS`], of which the first is at `place`.
+pub(crate) fn read_from(row: &PgRow, place: usize) -> Result<MessageRow, StoreError> {
     let corrupt = |what: &str| StoreError::Corrupt(format!("a message's {what} is none of ours"));
-    let time = |name: &str| -> Result<_, sqlx::Error> { Ok(from_at(row.try_get::<Option<At>, _>(name)?)) };
-    let campaign: Option<Uuid> = row.try_get("campaign_id")?;
-    let trigger: Option<String> = row.try_get("trigger")?;
+    let mut columns = Columns { row, next: place };
+    let contact_id = columns.take()?;
+    let message_id = columns.take()?;
+    let class = match columns.take::<i16>()? {
+        0 => Class::Transactional,
+        1 => Class::Marketing,
+        _ => return Err(corrupt("class")),
+    };
+    let state = State::from_code(columns.take()?).ok_or_else(|| corrupt("state"))?;
+    let reason = (columns.take::<Option<&str>>()?)
+        .map(str::parse)
+        .transpose()
+        .map_err(|_| corrupt("reason"))?;
+    let gateway_code = columns.take()?;
+    let campaign: Option<Uuid> = columns.take()?;
+    let trigger: Option<String> = columns.take()?;
+    let event_source: Option<String> = columns.take()?;
+    let event_id: Option<String> = columns.take()?;
+    let idempotency_key: Option<String> = columns.take()?;
     let cause = match (campaign, trigger) {
         (Some(id), _) => Cause::Campaign {
             campaign_id: id.hyphenated().to_string(),
         },
         (None, Some(trigger)) => Cause::Trigger {
             trigger,
-            event_source: row.try_get::<Option<String>, _>("event_source")?.unwrap_or_default(),
-            event_id: row.try_get::<Option<String>, _>("event_id")?.unwrap_or_default(),
+            event_source: event_source.unwrap_or_default(),
+            event_id: event_id.unwrap_or_default(),
         },
         (None, None) => Cause::Direct {
-            idempotency_key: row.try_get::<Option<String>, _>("idempotency_key")?.unwrap_or_default(),
+            idempotency_key: idempotency_key.unwrap_or_default(),
         },
     };
-    let reason: Option<String> = row.try_get("reason")?;
+    // In the order of the columns, as the fields of a literal are evaluated.
     Ok(MessageRow {
-        contact_id: row.try_get("contact_id")?,
-        message_id: row.try_get("message_id")?,
-        class: match row.try_get::<i16, _>("class")? {
-            0 => Class::Transactional,
-            1 => Class::Marketing,
-            _ => return Err(corrupt("class")),
-        },
-        state: State::from_code(row.try_get("state")?).ok_or_else(|| corrupt("state"))?,
-        reason: reason
-            .map(|reason| reason.parse())
-            .transpose()
-            .map_err(|_| corrupt("reason"))?,
-        gateway_code: row.try_get("gateway_code")?,
+        contact_id,
+        message_id,
+        class,
+        state,
+        reason,
+        gateway_code,
         cause,
-        template: row.try_get("template")?,
-        variant: row.try_get("variant")?,
-        encoding: row.try_get("encoding")?,
-        parts: u16::try_from(row.try_get::<i16, _>("parts")?).unwrap_or_default(),
-        cost_micros: row.try_get("cost_micros")?,
-        phone_hash: row.try_get("phone_hash")?,
-        gateway: row.try_get("gateway")?,
-        owner: row.try_get("owner")?,
-        epoch: row.try_get("epoch")?,
-        attempt: u32::try_from(row.try_get::<i32, _>("attempt")?).unwrap_or_default(),
-        caused_at: row.try_get::<At, _>("caused_at")?.0,
-        planned_at: row.try_get::<At, _>("planned_at")?.0,
-        rendered_at: time("rendered_at")?,
-        claimed_at: time("claimed_at")?,
-        accepted_at: time("accepted_at")?,
-        settled_at: time("settled_at")?,
-        changed_at: row.try_get::<At, _>("changed_at")?.0,
-        decided_by: row.try_get("decided_by")?,
-        purpose: row.try_get("purpose")?,
-        traceparent: row.try_get("traceparent")?,
+        template: columns.take()?,
+        variant: columns.take()?,
+        encoding: columns.take()?,
+        parts: u16::try_from(columns.take::<i16>()?).unwrap_or_default(),
+        cost_micros: columns.take()?,
+        phone_hash: columns.take()?,
+        gateway: columns.take()?,
+        owner: columns.take()?,
+        epoch: columns.take()?,
+        attempt: u32::try_from(columns.take::<i32>()?).unwrap_or_default(),
+        caused_at: columns.take::<At>()?.0,
+        planned_at: columns.take::<At>()?.0,
+        rendered_at: from_at(columns.take()?),
+        claimed_at: from_at(columns.take()?),
+        accepted_at: from_at(columns.take()?),
+        settled_at: from_at(columns.take()?),
+        changed_at: columns.take::<At>()?.0,
+        decided_by: columns.take()?,
+        purpose: columns.take()?,
+        traceparent: columns.take()?,
     })
+}
+
+pub(crate) fn read(row: &PgRow) -> Result<MessageRow, StoreError> {
+    read_from(row, 0)
+}
+
+/// A row's columns one after the other: looking each up by its name would cost a hash a column.
+struct Columns<'r> {
+    row: &'r PgRow,
+    next: usize,
+}
+
+impl<'r> Columns<'r> {
+    fn take<T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(&mut self) -> Result<T, sqlx::Error> {
+        let place = self.next;
+        self.next += 1;
+        self.row.try_get(place)
+    }
 }
 
 fn parts(row: &MessageRow) -> i16 {
@@ -91,7 +120,7 @@ fn attempt(row: &MessageRow) -> i32 {
     i32::try_from(row.attempt).unwrap_or(i32::MAX)
 }
 
-/// Rows are inserted, and waited for, in the order in which everybody locks them.
+/// What [`all_columns`] binds. Rows are inserted, and waited for, in the order in which everybody locks them.
 const INSERT: &str = "insert into messages (contact_id, message_id, class, state, reason, gateway_code, campaign_id, trigger,
          event_source, event_id, idempotency_key, template, variant, encoding, parts, cost_micros, phone_hash, gateway,
          owner, epoch, attempt, caused_at, planned_at, rendered_at, claimed_at, accepted_at, settled_at, changed_at,
@@ -103,15 +132,33 @@ const INSERT: &str = "insert into messages (contact_id, message_id, class, state
          $30::text[], $31::text[]) as v (contact_id, message_id)
      order by v.contact_id, v.message_id";
 
+/// What [`own_columns`] binds: the rows are alike in the rest, which is given once. An array a column is what a wide row
+/// costs most for.
+const INSERT_ALIKE: &str = "insert into messages (contact_id, message_id, campaign_id, trigger, event_source, event_id,
+         idempotency_key, template, variant, encoding, parts, cost_micros, phone_hash, epoch, attempt, caused_at, planned_at,
+         rendered_at, purpose, traceparent, class, state, reason, gateway_code, gateway, owner, claimed_at, accepted_at,
+         settled_at, changed_at, decided_by)
+     select v.*, $21::int2, $22::int2, $23::text, $24::text, $25::text, $26::uuid, $27::timestamptz, $28::timestamptz,
+         $29::timestamptz, $30::timestamptz, $31::text
+     from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+         $10::text[], $11::int2[], $12::int8[], $13::bytea[], $14::int8[], $15::int4[], $16::timestamptz[],
+         $17::timestamptz[], $18::timestamptz[], $19::text[], $20::text[]) as v (contact_id, message_id)
+     order by v.contact_id, v.message_id";
+
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-/// Binds what [`INSERT`] asks for: an array a column.
-fn all_columns<'q>(query: Query<'q>, rows: &[&'q MessageRow]) -> Result<Query<'q>, StoreError> {
-    let mut campaigns: Vec<Option<Uuid>> = Vec::with_capacity(rows.len());
-    let mut triggers: Vec<Option<&str>> = Vec::with_capacity(rows.len());
-    let mut sources: Vec<Option<&str>> = Vec::with_capacity(rows.len());
-    let mut events: Vec<Option<&str>> = Vec::with_capacity(rows.len());
-    let mut keys: Vec<Option<&str>> = Vec::with_capacity(rows.len());
+/// The cause's columns.
+#[derive(Default)]
+struct Causes<'a> {
+    campaigns: Vec<Option<Uuid>>,
+    triggers: Vec<Option<&'a str>>,
+    sources: Vec<Option<&'a str>>,
+    events: Vec<Option<&'a str>>,
+    keys: Vec<Option<&'a str>>,
+}
+
+fn causes<'a>(rows: &[&'a MessageRow]) -> Result<Causes<'a>, StoreError> {
+    let mut causes = Causes::default();
     for row in rows {
         let (mut campaign, mut trigger, mut source, mut event, mut key) = (None, None, None, None, None);
         match &row.cause {
@@ -134,12 +181,18 @@ fn all_columns<'q>(query: Query<'q>, rows: &[&'q MessageRow]) -> Result<Query<'q
             }
             Cause::Direct { idempotency_key } => key = Some(idempotency_key.as_str()),
         }
-        campaigns.push(campaign);
-        triggers.push(trigger);
-        sources.push(source);
-        events.push(event);
-        keys.push(key);
+        causes.campaigns.push(campaign);
+        causes.triggers.push(trigger);
+        causes.sources.push(source);
+        causes.events.push(event);
+        causes.keys.push(key);
     }
+    Ok(causes)
+}
+
+/// Binds what [`INSERT`] asks for: an array a column.
+fn all_columns<'q>(query: Query<'q>, rows: &[&'q MessageRow]) -> Result<Query<'q>, StoreError> {
+    let causes = causes(rows)?;
     Ok(query
         .bind(column(rows, |row| row.contact_id.as_str()))
         .bind(column(rows, |row| row.message_id))
@@ -147,11 +200,11 @@ fn all_columns<'q>(query: Query<'q>, rows: &[&'q MessageRow]) -> Result<Query<'q
         .bind(column(rows, |row| row.state.code()))
         .bind(column(rows, |row| row.reason.map(|reason| reason.as_str())))
         .bind(column(rows, |row| row.gateway_code.as_deref()))
-        .bind(campaigns)
-        .bind(triggers)
-        .bind(sources)
-        .bind(events)
-        .bind(keys)
+        .bind(causes.campaigns)
+        .bind(causes.triggers)
+        .bind(causes.sources)
+        .bind(causes.events)
+        .bind(causes.keys)
         .bind(column(rows, |row| row.template.as_str()))
         .bind(column(rows, |row| row.variant.as_deref()))
         .bind(column(rows, |row| row.encoding.as_deref()))
@@ -174,25 +227,79 @@ fn all_columns<'q>(query: Query<'q>, rows: &[&'q MessageRow]) -> Result<Query<'q
         .bind(column(rows, |row| row.traceparent.as_deref())))
 }
 
+/// Whether two rows can be inserted by [`INSERT_ALIKE`], as those of one claim mostly can.
+fn are_alike(one: &MessageRow, other: &MessageRow) -> bool {
+    (one.class, one.state, one.reason) == (other.class, other.state, other.reason)
+        && (&one.gateway_code, &one.gateway, one.owner) == (&other.gateway_code, &other.gateway, other.owner)
+        && (one.claimed_at, one.accepted_at, one.settled_at) == (other.claimed_at, other.accepted_at, other.settled_at)
+        && (one.changed_at, &one.decided_by) == (other.changed_at, &other.decided_by)
+}
+
+/// Binds what [`INSERT_ALIKE`] asks for: an array for each column of their own, and once what `all` have in common.
+fn own_columns<'q>(query: Query<'q>, rows: &[&'q MessageRow], all: &'q MessageRow) -> Result<Query<'q>, StoreError> {
+    let causes = causes(rows)?;
+    Ok(query
+        .bind(column(rows, |row| row.contact_id.as_str()))
+        .bind(column(rows, |row| row.message_id))
+        .bind(causes.campaigns)
+        .bind(causes.triggers)
+        .bind(causes.sources)
+        .bind(causes.events)
+        .bind(causes.keys)
+        .bind(column(rows, |row| row.template.as_str()))
+        .bind(column(rows, |row| row.variant.as_deref()))
+        .bind(column(rows, |row| row.encoding.as_deref()))
+        .bind(column(rows, parts))
+        .bind(column(rows, |row| row.cost_micros))
+        .bind(column(rows, |row| row.phone_hash.as_deref()))
+        .bind(column(rows, |row| row.epoch))
+        .bind(column(rows, attempt))
+        .bind(column(rows, |row| At(row.caused_at)))
+        .bind(column(rows, |row| At(row.planned_at)))
+        .bind(column(rows, |row| at(row.rendered_at)))
+        .bind(column(rows, |row| row.purpose.as_deref()))
+        .bind(column(rows, |row| row.traceparent.as_deref()))
+        .bind(class_code(all.class))
+        .bind(all.state.code())
+        .bind(all.reason.map(|reason| reason.as_str()))
+        .bind(all.gateway_code.as_deref())
+        .bind(all.gateway.as_deref())
+        .bind(all.owner)
+        .bind(at(all.claimed_at))
+        .bind(at(all.accepted_at))
+        .bind(at(all.settled_at))
+        .bind(At(all.changed_at))
+        .bind(all.decided_by.as_deref()))
+}
+
 impl Tx {
-    /// Inserts the rows that are not there; the keys of those that were. The keys of one call are distinct.
-    pub(crate) async fn messages_insert(&mut self, rows: &[MessageRow]) -> Result<HashSet<Key>, StoreError> {
-        if rows.is_empty() {
-            return Ok(HashSet::new());
+    /// Inserts the rows that are not there; for each, whether it was inserted. The keys of one call are distinct.
+    pub(crate) async fn messages_insert(&mut self, rows: &[MessageRow]) -> Result<Vec<bool>, StoreError> {
+        let Some(first) = rows.first() else {
+            return Ok(Vec::new());
+        };
+        let all: Vec<&MessageRow> = rows.iter().collect();
+        let alike = rows.iter().all(|row| are_alike(first, row));
+        let insert = if alike { INSERT_ALIKE } else { INSERT };
+        let query = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "{insert} on conflict (contact_id, message_id) do nothing returning message_id, contact_id"
+        )));
+        let query = match alike {
+            true => own_columns(query, &all, first)?,
+            false => all_columns(query, &all)?,
+        };
+        let inserted = query.fetch_all(&mut *self.inner).await?;
+        if inserted.len() == rows.len() {
+            return Ok(vec![true; rows.len()]);
         }
-        let rows: Vec<&MessageRow> = rows.iter().collect();
-        let inserted = all_columns(
-            sqlx::query(sqlx::AssertSqlSafe(format!(
-                "{INSERT} on conflict (contact_id, message_id) do nothing returning contact_id, message_id"
-            ))),
-            &rows,
-        )?
-        .fetch_all(&mut *self.inner)
-        .await?;
-        inserted
+        let inserted: HashSet<(Uuid, &str)> = inserted
             .iter()
-            .map(|row| Ok((row.try_get("contact_id")?, row.try_get("message_id")?)))
-            .collect()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .collect::<Result<_, sqlx::Error>>()?;
+        Ok(rows
+            .iter()
+            .map(|row| inserted.contains(&(row.message_id, row.contact_id.as_str())))
+            .collect())
     }
 
     /// Locks these rows in the order of their keys, until the transaction ends, and reads them as they now are.
@@ -277,29 +384,110 @@ impl Tx {
         Ok(())
     }
 
-    /// Rows to insert, or the rows that stand in their place: what is there when this returns is locked by us. The second
-    /// part says which were inserted. Keys may repeat: the first of its kind is inserted.
+    /// Moves messages from the attempt that their rows show to `accepted`, and says by their places which moved: those that
+    /// still stand at that attempt. Their rows are neither read nor locked before.
+    ///
+    /// `= any (array[…])` is `=`, of which the planner does not know that both sides are sorted alike: so there is no plan but
+    /// to look each key up, whatever it thinks of a young table's size.
+    pub(crate) async fn messages_accept(
+        &mut self,
+        rows: &[&MessageRow],
+        codes: &[Option<String>],
+        times: &[Timestamp],
+    ) -> Result<Vec<usize>, StoreError> {
+        let moved = sqlx::query(
+            "update messages m set state = $8, reason = null, gateway_code = v.code, accepted_at = v.at, changed_at = v.at
+             from (select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int4[], $5::text[], $6::timestamptz[])
+                       with ordinality as v (contact_id, message_id, owner, attempt, code, at, number)
+                   order by v.contact_id, v.message_id) v
+             where m.contact_id = any (array[v.contact_id]) and m.message_id = any (array[v.message_id])
+               and m.state = $7 and m.owner = v.owner and m.attempt = v.attempt
+             returning v.number",
+        )
+        .bind(column(rows, |row| row.contact_id.as_str()))
+        .bind(column(rows, |row| row.message_id))
+        .bind(column(rows, |row| row.owner))
+        .bind(column(rows, attempt))
+        .bind(codes)
+        .bind(times.iter().map(|time| At(*time)).collect::<Vec<_>>())
+        .bind(State::Sending.code())
+        .bind(State::Accepted.code())
+        .fetch_all(&mut *self.inner)
+        .await?;
+        moved.iter().map(place).collect()
+    }
+
+    /// Settles messages that stand at `accepted` after one attempt: those that moved by their places, as they now are. Each
+    /// key comes once. Their rows are neither read nor locked before; looked up as for [`Tx::messages_accept`].
+    pub(crate) async fn messages_settle_accepted(
+        &mut self,
+        settles: &[Settle],
+    ) -> Result<Vec<(usize, MessageRow)>, StoreError> {
+        let of = |settle: &Settle| settle.reason.map(|reason| reason.as_str());
+        let moved = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "update messages m set state = v.state, reason = v.reason, gateway_code = coalesce(v.code, m.gateway_code),
+                 settled_at = v.at, changed_at = v.at
+             from (select * from unnest($1::text[], $2::uuid[], $3::int2[], $4::text[], $5::text[], $6::timestamptz[])
+                       with ordinality as v (contact_id, message_id, state, reason, code, at, number)
+                   order by v.contact_id, v.message_id) v
+             where m.contact_id = any (array[v.contact_id]) and m.message_id = any (array[v.message_id])
+               and m.state = $7 and m.attempt <= 1
+             returning v.number, {COLUMNS}"
+        )))
+        .bind(settles.iter().map(|settle| settle.contact_id.as_str()).collect::<Vec<_>>())
+        .bind(settles.iter().map(|settle| settle.message_id).collect::<Vec<_>>())
+        .bind(settles.iter().map(|settle| settle.state.code()).collect::<Vec<_>>())
+        .bind(settles.iter().map(of).collect::<Vec<_>>())
+        .bind(
+            settles
+                .iter()
+                .map(|settle| settle.gateway_code.as_deref().map(foreign))
+                .collect::<Vec<_>>(),
+        )
+        .bind(settles.iter().map(|settle| At(settle.at)).collect::<Vec<_>>())
+        .bind(State::Accepted.code())
+        .fetch_all(&mut *self.inner)
+        .await?;
+        moved.iter().map(|row| Ok((place(row)?, read_from(row, 1)?))).collect()
+    }
+
+    /// Rows to insert, or the rows that stand in their place: what is there when this returns is locked by us. Beside each
+    /// key, whether its row was inserted. Keys may repeat: the first of its kind is inserted.
     pub(crate) async fn messages_insert_or_lock(
         &mut self,
         rows: &[MessageRow],
-    ) -> Result<(HashMap<Key, MessageRow>, HashSet<Key>), StoreError> {
-        let mut seen = HashSet::new();
+    ) -> Result<HashMap<Key, (MessageRow, bool)>, StoreError> {
+        let mut seen = HashSet::with_capacity(rows.len());
         let fresh: Vec<MessageRow> = rows.iter().filter(|row| seen.insert(row.key())).cloned().collect();
         let inserted = self.messages_insert(&fresh).await?;
-        let there: Vec<Key> = seen.into_iter().filter(|key| !inserted.contains(key)).collect();
-        let mut current = self.messages_lock(&there).await?;
-        if current.len() < there.len() {
-            // Deleted between the two statements: whoever calls tries again.
-            return Err(StoreError::Unavailable(sqlx::Error::RowNotFound));
+        let mut current = HashMap::with_capacity(fresh.len());
+        let mut there = Vec::new();
+        for (row, inserted) in fresh.into_iter().zip(inserted) {
+            match inserted {
+                true => drop(current.insert(row.key(), (row, true))),
+                false => there.push(row.key()),
+            }
         }
-        current.extend(
-            fresh
-                .into_iter()
-                .filter(|row| inserted.contains(&row.key()))
-                .map(|row| (row.key(), row)),
-        );
-        Ok((current, inserted))
+        let locked = self.messages_lock_all(&there).await?;
+        current.extend(locked.into_iter().map(|(key, row)| (key, (row, false))));
+        Ok(current)
     }
+
+    /// Locks and reads rows that an insert has just met.
+    pub(crate) async fn messages_lock_all(&mut self, keys: &[Key]) -> Result<HashMap<Key, MessageRow>, StoreError> {
+        let rows = self.messages_lock(keys).await?;
+        match rows.len() < keys.len() {
+            // Deleted between the two statements: whoever calls tries again.
+            true => Err(StoreError::Unavailable(sqlx::Error::RowNotFound)),
+            false => Ok(rows),
+        }
+    }
+}
+
+/// The place, from 0, that `with ordinality` gave a row from 1.
+fn place(row: &PgRow) -> Result<usize, StoreError> {
+    let number: i64 = row.try_get(0)?;
+    usize::try_from(number - 1).map_err(|_| StoreError::Corrupt("a row's number is none of ours".into()))
 }
 
 fn column<'a, T>(rows: &[&'a MessageRow], of: impl Fn(&'a MessageRow) -> T) -> Vec<T> {
