@@ -101,7 +101,7 @@ async fn the_examples_for_analysts_give_their_figures() {
         NewRecord {
             topic: Topic::Events,
             key: contact.into(),
-            headers: envelope.to_headers(),
+            headers: envelope.into_headers(),
             value: b"{}".to_vec(),
         }
     };

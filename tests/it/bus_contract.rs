@@ -25,7 +25,10 @@ pub fn record(topic: Topic, key: &str, value: impl Into<Vec<u8>>) -> NewRecord {
     NewRecord {
         topic,
         key: key.into(),
-        headers: vec![("ce_id".into(), format!("id of {key}")), ("n".into(), "é".into())],
+        headers: vec![
+            ("ce_id".into(), format!("id of {key}").into()),
+            ("n".into(), "é".into()),
+        ],
         value: value.into(),
     }
 }
@@ -119,9 +122,9 @@ pub async fn records_come_back_whole_and_in_the_order_of_their_key(bed: &Bed) {
             bus::partition_for(record.key.as_bytes(), test_bus::PARTITIONS),
             "not where Kafka's default partitioner puts it"
         );
-        let headers = [
-            ("ce_id".to_owned(), format!("id of {}", record.key)),
-            ("n".to_owned(), "é".to_owned()),
+        let headers: [events::Header; 2] = [
+            ("ce_id".into(), format!("id of {}", record.key).into()),
+            ("n".into(), "é".into()),
         ];
         assert_eq!(record.headers, headers);
         assert!(record.timestamp_ms > 1_500_000_000_000);

@@ -583,6 +583,6 @@ async fn callbacks_sweep_after_append() {
 /// Whether it stands anywhere in a record.
 pub fn holds(record: &StoredRecord, needle: &str) -> bool {
     let within = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle.as_bytes());
-    let in_headers = |(name, value): &(String, String)| within(name.as_bytes()) || within(value.as_bytes());
+    let in_headers = |(name, value): &events::Header| within(name.as_bytes()) || within(value.as_bytes());
     within(record.key.as_bytes()) || within(&record.value) || record.headers.iter().any(in_headers)
 }

@@ -34,7 +34,7 @@ fn letter(number: u128, topic: &str, stage: &str) -> DeadLetter {
         reason: "malformed JSON".into(),
         failed_at: Timestamp::from_second(1_800_000_000).unwrap(),
         key: "42".into(),
-        headers: envelope.to_headers(),
+        headers: envelope.into_headers(),
         value: b"{\"not\": json \xff".to_vec(),
     }
 }
@@ -154,7 +154,7 @@ fn bad(topic: Topic, kind: &str, value: &[u8]) -> NewRecord {
     NewRecord {
         topic,
         key: "c0".into(),
-        headers: envelope.to_headers(),
+        headers: envelope.into_headers(),
         value: value.to_vec(),
     }
 }

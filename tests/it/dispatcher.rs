@@ -119,17 +119,17 @@ async fn each_message_is_sent_once_and_told_of() {
 
 fn header(record: &bus::StoredRecord, name: &str) -> String {
     let found = record.headers.iter().find(|(key, _)| key == name);
-    found.map(|(_, value)| value.clone()).unwrap()
+    found.map(|(_, value)| value.to_string()).unwrap()
 }
 
-fn outbound_headers(kind: &str) -> Vec<(String, String)> {
+fn outbound_headers(kind: &str) -> Vec<events::Header> {
     [
         ("ce_specversion", "1.0"),
         ("ce_id", "1"),
         ("ce_source", "x"),
         ("ce_type", kind),
     ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .map(|(name, value)| (events::text(name), events::text(value)))
     .to_vec()
 }
 

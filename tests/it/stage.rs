@@ -68,7 +68,7 @@ pub fn event(id: &str, contact: &str, kind: &str, value: &[u8]) -> NewRecord {
     NewRecord {
         topic: Topic::Events,
         key: contact.into(),
-        headers: envelope.to_headers(),
+        headers: envelope.into_headers(),
         value: value.to_vec(),
     }
 }
@@ -147,7 +147,7 @@ fn job(input: &Input) -> NewRecord {
     NewRecord {
         topic: Topic::Jobs,
         key: input.key.clone(),
-        headers: envelope.to_headers(),
+        headers: envelope.into_headers(),
         value: input.value.clone(),
     }
 }

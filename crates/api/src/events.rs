@@ -147,7 +147,7 @@ impl Api {
         NewRecord {
             topic: Topic::Events,
             key: event.contact_id,
-            headers: envelope.to_headers(),
+            headers: envelope.into_headers(),
             value: if event.data.is_empty() {
                 b"{}".to_vec()
             } else {

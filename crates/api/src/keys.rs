@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -40,12 +41,7 @@ pub struct KeyInfo {
 /// A new key. It is shown once.
 pub fn generate() -> String {
     let bytes: [u8; 32] = rand::random();
-    let mut key = String::with_capacity(67);
-    key.push_str("tt_");
-    for byte in bytes {
-        key.push_str(&format!("{byte:02x}"));
-    }
-    key
+    format!("tt_{}", HEXLOWER.encode(&bytes))
 }
 
 /// Whether it has the form of a key, so that anything else needs no query.

@@ -65,7 +65,7 @@ impl NewRecord {
         NewRecord {
             topic,
             key: key.into(),
-            headers: envelope.to_headers(),
+            headers: envelope.into_headers(),
             value: record.to_bytes(),
         }
     }

@@ -22,6 +22,7 @@ use crate::{
     breaker::{Breaker, Sign},
     item::Item,
     limiter::{Limiter, Share},
+    metrics::Meters,
     pace::Pace,
     senders::Senders,
 };
@@ -55,6 +56,7 @@ impl Claimed {
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub name: String,
+    pub meters: Meters,
     inner: Mutex<Inner>,
     /// For each class: there may be something to claim.
     pub work: [Notify; 2],
@@ -165,6 +167,7 @@ impl Gate {
     ) -> Gate {
         let limiter = Limiter::new(rate(&resource), share, now);
         Gate {
+            meters: Meters::new(&resource.name),
             name: resource.name.clone(),
             inner: Mutex::new(Inner {
                 senders: Senders::new(sender_rate(&resource), share, limiter.is_slotted()),

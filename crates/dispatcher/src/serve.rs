@@ -260,7 +260,8 @@ async fn submit(core: Arc<Core>, gate: Arc<Gate>) {
         let wait = match gate.next(Instant::now()) {
             Next::Closed => return,
             Next::Go(claimed, handle, permit) => {
-                metrics::submitting(&gate.name, claimed.item.record.class, claimed.since.elapsed());
+                gate.meters
+                    .submitting(claimed.item.record.class, claimed.since.elapsed());
                 // It begins here and now, not when a new task gets its turn: the rate is what the gateway sees.
                 let mut attempt = Box::pin(attempt(core.clone(), gate.clone(), *claimed, handle, permit));
                 if futures::poll!(&mut attempt).is_pending() {
@@ -348,7 +349,7 @@ async fn attempt(
         outcome = unknown();
     }
     let now = core.clock.now();
-    metrics::answered(&gate.name, record, &outcome, started.elapsed(), now);
+    gate.meters.answered(record, &outcome, started.elapsed(), now);
     drop(permit);
     gate.answered(retry::sign(&outcome), started, Instant::now());
     let mut settlement = retry::settle(outcome, record, row.attempt, &core.limits, now, rand::random());

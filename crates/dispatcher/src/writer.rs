@@ -1,7 +1,8 @@
 //! Writes what became of records, in batches: the ledger, the deferred table, the receipts, the offsets.
 //!
 //! There is one writer. While it writes a batch the next one gathers, so a lone message is written at once and a busy
-//! dispatcher writes many at a time. A batch that fails is written again: every part of it is idempotent.
+//! dispatcher writes many at a time. On Kafka the receipts of a batch are appended while the next one's transaction is under
+//! way. A batch that fails is written again: every part of it is idempotent.
 
 use std::{sync::Arc, time::Duration};
 
@@ -54,15 +55,53 @@ impl From<crash::Crashed> for WriteError {
     }
 }
 
+/// A batch that the ledger has, and what is to be appended for it.
+struct Kept {
+    batch: Vec<Work>,
+    records: Vec<NewRecord>,
+}
+
 /// Writes until the dispatcher gives up or everybody who could send is gone.
 pub(crate) async fn run(core: Arc<Core>, mut work: mpsc::UnboundedReceiver<Work>) {
+    let (kept, keep) = mpsc::channel(1);
+    let appending = tokio::spawn(append_kept(core.clone(), keep));
     let mut batch = Vec::with_capacity(BATCH);
     while !core.abandon.is_cancelled() {
         tokio::select! {
-            () = core.abandon.cancelled() => return,
-            count = work.recv_many(&mut batch, BATCH) => if count == 0 { return },
+            () = core.abandon.cancelled() => break,
+            count = work.recv_many(&mut batch, BATCH) => if count == 0 { break },
         }
-        write_all(&core, std::mem::take(&mut batch)).await;
+        let batch = std::mem::take(&mut batch);
+        match keep_outcomes(&core, &batch).await {
+            // Nobody takes it any more: the dispatcher gives up.
+            Ok(records) => {
+                if kept.send(Kept { batch, records }).await.is_err() {
+                    break;
+                }
+            }
+            // Whatever it is, it shows again there.
+            Err(_) => write_all(&core, batch).await,
+        }
+    }
+    drop(kept);
+    if let Err(error) = appending.await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Appends what follows from batches that the ledger has, one after the other. Where that fails a batch is written again.
+async fn append_kept(core: Arc<Core>, mut kept: mpsc::Receiver<Kept>) {
+    while let Some(Kept { batch, records }) = kept.recv().await {
+        let appended = tokio::select! {
+            () = core.abandon.cancelled() => return,
+            appended = append(&core, records) => appended,
+        };
+        match appended {
+            Ok(()) => settle(&core, batch),
+            Err(_) => write_all(&core, batch).await,
+        }
     }
 }
 
@@ -142,6 +181,12 @@ fn settle(core: &Core, batch: Vec<Work>) {
 }
 
 async fn write(core: &Core, batch: &[Work]) -> Result<(), WriteError> {
+    let records = keep_outcomes(core, batch).await?;
+    append(core, records).await
+}
+
+/// Writes the ledger: what is left to be appended, which is nothing where that is part of the transaction.
+async fn keep_outcomes(core: &Core, batch: &[Work]) -> Result<Vec<NewRecord>, WriteError> {
     let done: Vec<Token> = batch
         .iter()
         .filter_map(|work| match work {
@@ -153,50 +198,49 @@ async fn write(core: &Core, batch: &[Work]) -> Result<(), WriteError> {
     crash::point("dispatcher-before-outcome")?;
     let written = in_ledger(core, batch, &mut tx).await?;
     tx.deferred_put(&written.deferred).await?;
-    match core.log.transactional() {
-        Some(log) => {
-            let positions = core.offsets.positions_with(&done);
-            if !written.records.is_empty() {
-                log.append_in(tx.connection(), &written.records).await?;
-            }
-            for position in &positions {
-                log.commit_in(
-                    tx.connection(),
-                    GROUP,
-                    position.partition,
-                    position.epoch,
-                    position.next_offset,
-                )
-                .await?;
-            }
-            crash::point("dispatcher-before-commit")?;
-            tx.commit().await?;
-            crash::point("dispatcher-after-commit")?;
-            for position in &positions {
-                core.offsets.committed(position);
-            }
-            let mut topics: Vec<Topic> = written.records.iter().map(|record| record.topic).collect();
-            topics.sort_unstable();
-            topics.dedup();
-            log.announce(&topics);
-        }
-        None => {
-            crash::point("dispatcher-before-commit")?;
-            tx.commit().await?;
-            crash::point("dispatcher-after-outcome")?;
-            // The ledger has it: from here on a repeat makes the same receipts from its rows.
-            append(core, written.records).await?;
-            crash::point("dispatcher-after-commit")?;
-        }
+    let Some(log) = core.log.transactional() else {
+        crash::point("dispatcher-before-commit")?;
+        tx.commit().await?;
+        return Ok(written.records);
+    };
+    let positions = core.offsets.positions_with(&done);
+    if !written.records.is_empty() {
+        log.append_in(tx.connection(), &written.records).await?;
     }
-    Ok(())
+    for position in &positions {
+        log.commit_in(
+            tx.connection(),
+            GROUP,
+            position.partition,
+            position.epoch,
+            position.next_offset,
+        )
+        .await?;
+    }
+    crash::point("dispatcher-before-commit")?;
+    tx.commit().await?;
+    crash::point("dispatcher-after-commit")?;
+    for position in &positions {
+        core.offsets.committed(position);
+    }
+    let mut topics: Vec<Topic> = written.records.iter().map(|record| record.topic).collect();
+    topics.sort_unstable();
+    topics.dedup();
+    log.announce(&topics);
+    Ok(Vec::new())
 }
 
-async fn append(core: &Core, records: Vec<NewRecord>) -> Result<(), BusError> {
-    if records.is_empty() {
+/// On Kafka: the ledger has it, so from here on a repeat makes the same receipts from its rows.
+async fn append(core: &Core, records: Vec<NewRecord>) -> Result<(), WriteError> {
+    if core.log.transactional().is_some() {
         return Ok(());
     }
-    core.log.append(records).await
+    crash::point("dispatcher-after-outcome")?;
+    if !records.is_empty() {
+        core.log.append(records).await?;
+    }
+    crash::point("dispatcher-after-commit")?;
+    Ok(())
 }
 
 #[derive(Default)]

@@ -1,10 +1,38 @@
 //! CloudEvents 1.0 in Kafka binary content mode: the attributes are headers named `ce_…`, the value is the data
 //! (CloudEvents Kafka protocol binding 1.0.2, section 3.2). `traceparent` is W3C Trace Context's header.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 
+/// A header's name or value. Those that every record carries are static: a record is read and written without a copy of them.
+pub type Text = Cow<'static, str>;
+
 /// A header as both buses carry it: UTF-8 text throughout.
-pub type Header = (String, String);
+pub type Header = (Text, Text);
+
+/// A text as it came, without a copy where it is one of [`KNOWN`].
+pub fn text(came: &str) -> Text {
+    match KNOWN.iter().find(|known| **known == came) {
+        Some(known) => Cow::Borrowed(known),
+        None => Cow::Owned(came.to_owned()),
+    }
+}
+
+/// What every record's headers hold.
+const KNOWN: [&str; 11] = [
+    "ce_specversion",
+    "1.0",
+    "ce_id",
+    "ce_source",
+    "tamtam",
+    "ce_type",
+    "ce_time",
+    "ce_subject",
+    "content-type",
+    "application/json",
+    "traceparent",
+];
 
 /// The attributes of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,22 +58,23 @@ pub enum EnvelopeError {
 }
 
 impl Envelope {
-    pub fn to_headers(&self) -> Vec<Header> {
-        let mut headers: Vec<Header> = vec![
+    pub fn into_headers(self) -> Vec<Header> {
+        let mut headers: Vec<Header> = Vec::with_capacity(8);
+        headers.extend([
             ("ce_specversion".into(), "1.0".into()),
-            ("ce_id".into(), self.id.clone()),
-            ("ce_source".into(), self.source.clone()),
-            ("ce_type".into(), self.kind.clone()),
-        ];
+            ("ce_id".into(), self.id.into()),
+            ("ce_source".into(), self.source.into()),
+            ("ce_type".into(), self.kind.into()),
+        ]);
         if let Some(time) = self.time {
-            headers.push(("ce_time".into(), time.to_string()));
+            headers.push(("ce_time".into(), time.to_string().into()));
         }
-        if let Some(subject) = &self.subject {
-            headers.push(("ce_subject".into(), subject.clone()));
+        if let Some(subject) = self.subject {
+            headers.push(("ce_subject".into(), subject.into()));
         }
         headers.push(("content-type".into(), "application/json".into()));
-        if let Some(traceparent) = &self.traceparent {
-            headers.push(("traceparent".into(), traceparent.clone()));
+        if let Some(traceparent) = self.traceparent {
+            headers.push(("traceparent".into(), traceparent.into()));
         }
         headers
     }
@@ -55,7 +84,7 @@ impl Envelope {
             headers
                 .iter()
                 .find(|(key, _)| key.eq_ignore_ascii_case(name))
-                .map(|(_, value)| value.as_str())
+                .map(|(_, value)| value.as_ref())
         };
         let need = |name: &'static str| match get(name) {
             Some(value) if !value.is_empty() => Ok(value.to_owned()),

@@ -315,15 +315,16 @@ fn the_envelope_is_as_it_was() {
     };
     let golden = fs::read_to_string(path("envelope.headers")).unwrap();
     let written: String = envelope
-        .to_headers()
+        .clone()
+        .into_headers()
         .into_iter()
         .map(|(name, value)| format!("{name}: {value}\n"))
         .collect();
     assert_eq!(written, golden);
-    let read: Vec<(String, String)> = golden
+    let read: Vec<crate::Header> = golden
         .lines()
         .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .map(|(name, value)| (crate::text(name), crate::text(value)))
         .collect();
     assert_eq!(Envelope::from_headers(&read).unwrap(), envelope);
 }

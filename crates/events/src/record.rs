@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwn
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::contract;
+use crate::{Header, contract};
 
 /// A record with a schema of its own: what its `ce_type` is, and how it is read and written.
 pub trait Record: Serialize + DeserializeOwned {
@@ -388,7 +388,7 @@ pub struct DeadLetter {
     #[schemars(with = "contract::Time")]
     pub failed_at: Timestamp,
     pub key: String,
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<Header>,
     #[serde(with = "bytes")]
     #[schemars(schema_with = "contract::base64")]
     pub value: Vec<u8>,

@@ -5,6 +5,7 @@
 //! hash of the sender: STOP and START of one phone, and the parts of one text, come to one reader in their order. What
 //! cannot be read becomes a dead letter whatever its key is.
 
+use data_encoding::HEXLOWER;
 use domain::{Phone, phone::PhoneKey};
 use events::Callback;
 
@@ -32,7 +33,7 @@ pub fn receipt_key(gateway: &str, remote_id: &str) -> String {
 
 /// The key of a text that a phone sent: its hash, in hexadecimal.
 pub fn reply_key(phone: &Phone, phones: &PhoneKey) -> String {
-    phones.hash(phone).iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&phones.hash(phone))
 }
 
 /// The sender of a reply as a phone; one that is none (a short code, a name) is taken as it came, to be hashed and no more.

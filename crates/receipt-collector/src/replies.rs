@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bus::NewRecord;
+use data_encoding::HEXLOWER;
 use domain::{Cause, Consent, MessageId, Phone, keyword, phone::PhoneKey, sms::Fragment};
 use events::{Callback, Inbound, Job, Record as _, Topic};
 use gateways::{Heard, key::sender as phone_of, understand};
@@ -235,7 +236,7 @@ pub(crate) async fn take<'a>(
                 received_at: reply.received_at,
             });
         }
-        let name = hex(&hash);
+        let name = HEXLOWER.encode(&hash);
         if let Some(meant) = &meant
             && let Some(template) = meant.answer
             && (contact.is_some() || can_be_written_to(phone))
@@ -335,8 +336,4 @@ fn answer(wish: &Wish, trace: Option<&str>) -> NewRecord {
         phone: wish.phone.clone(),
     };
     NewRecord::wrap(Topic::Jobs, &wish.contact_id, id.to_string(), wish.at, trace, &job)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

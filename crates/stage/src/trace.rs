@@ -7,6 +7,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use data_encoding::HEXLOWER;
 use opentelemetry::{
     Context,
     trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
@@ -102,7 +103,14 @@ fn hash(of: &impl Hash) -> u64 {
 }
 
 fn print(trace: TraceId, span: SpanId, flags: TraceFlags) -> String {
-    format!("00-{trace}-{span}-{:02x}", flags.to_u8())
+    let mut header = String::with_capacity(55);
+    header.push_str("00-");
+    HEXLOWER.encode_append(&trace.to_bytes(), &mut header);
+    header.push('-');
+    HEXLOWER.encode_append(&span.to_bytes(), &mut header);
+    header.push('-');
+    HEXLOWER.encode_append(&[flags.to_u8()], &mut header);
+    header
 }
 
 /// `VERSION-TRACE-SPAN-FLAGS`; of a later version the parts that are known (Trace Context, section 3.2.4).

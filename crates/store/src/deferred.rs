@@ -242,7 +242,7 @@ fn suppressed(id: String, topic: &str, headers: serde_json::Value, value: &[u8])
         traceparent: headers
             .into_iter()
             .find(|(name, _)| name == "traceparent")
-            .map(|(_, value)| value),
+            .map(|(_, value)| value.into_owned()),
     };
     Some(Deferred {
         id,
@@ -252,7 +252,7 @@ fn suppressed(id: String, topic: &str, headers: serde_json::Value, value: &[u8])
         gateway: None,
         topic: Topic::Jobs,
         key: job.contact_id.clone(),
-        headers: envelope.to_headers(),
+        headers: envelope.into_headers(),
         value: job.to_bytes(),
     })
 }

@@ -416,7 +416,13 @@ impl Tx {
             }
             after.push((row, true));
         }
-        left.extend(alone.iter().zip(stays).filter(|(_, stays)| *stays).map(|(receipt, _)| *receipt));
+        left.extend(
+            alone
+                .iter()
+                .zip(stays)
+                .filter(|(_, stays)| *stays)
+                .map(|(receipt, _)| *receipt),
+        );
         Ok((after, left))
     }
 

@@ -107,6 +107,10 @@ pub(super) fn sorted(error: KafkaError, topic: &str) -> BusError {
 /// A message as a record. What is no UTF-8 in a foreign producer's key or headers is replaced, not refused.
 pub(super) fn record(message: &BorrowedMessage<'_>) -> StoredRecord {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let value = |bytes: &[u8]| match std::str::from_utf8(bytes) {
+        Ok(value) => events::text(value),
+        Err(_) => text(bytes).into(),
+    };
     StoredRecord {
         offset: message.offset(),
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
@@ -116,7 +120,7 @@ pub(super) fn record(message: &BorrowedMessage<'_>) -> StoredRecord {
             .map(|headers| {
                 headers
                     .iter()
-                    .map(|header| (header.key.to_owned(), header.value.map(text).unwrap_or_default()))
+                    .map(|header| (events::text(header.key), header.value.map(value).unwrap_or_default()))
                     .collect()
             })
             .unwrap_or_default(),

@@ -4,9 +4,9 @@
 //! commit, so a record becomes visible only together with, or after, all that have lower offsets: a reader that goes by
 //! offset skips nothing. If the transaction rolls back, so do the offsets: there are no gaps either.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use events::Topic;
+use events::{Header, Topic};
 use sqlx::PgConnection;
 
 use super::catalog::Catalog;
@@ -125,23 +125,29 @@ async fn columns<'a>(catalog: &Catalog, records: &'a [NewRecord]) -> Result<Colu
 }
 
 /// `["name","value",…]`: order and repeated names are kept.
-fn headers_to_json(headers: &[(String, String)]) -> String {
-    let mut json = String::with_capacity(2 + headers.iter().map(|(k, v)| k.len() + v.len() + 6).sum::<usize>());
-    json.push('[');
+fn headers_to_json(headers: &[Header]) -> String {
+    let mut json = Vec::with_capacity(2 + headers.iter().map(|(k, v)| k.len() + v.len() + 6).sum::<usize>());
+    json.push(b'[');
     for (place, text) in headers.iter().flat_map(|(name, value)| [name, value]).enumerate() {
         if place > 0 {
-            json.push(',');
+            json.push(b',');
         }
-        json.push_str(&serde_json::Value::from(text.as_str()).to_string());
+        // Writing a text to memory cannot fail.
+        let _ = serde_json::to_writer(&mut json, text);
     }
-    json.push(']');
-    json
+    json.push(b']');
+    String::from_utf8(json).unwrap_or_default()
 }
 
-pub(super) fn headers_from_json(json: &str) -> Vec<(String, String)> {
-    let mut texts = serde_json::from_str::<Vec<String>>(json)
+/// A text that borrows from the JSON where it is written without escapes.
+#[derive(serde::Deserialize)]
+struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
+
+pub(super) fn headers_from_json(json: &str) -> Vec<Header> {
+    let mut texts = serde_json::from_str::<Vec<Borrowed<'_>>>(json)
         .unwrap_or_default()
-        .into_iter();
+        .into_iter()
+        .map(|text| events::text(&text.0));
     let mut headers = Vec::with_capacity(texts.len() / 2);
     while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
         headers.push((name, value));
@@ -155,7 +161,7 @@ mod tests {
 
     #[test]
     fn headers_come_back_in_order_and_with_every_character() {
-        let headers: Vec<(String, String)> = [("a", "1"), ("a", "\u{0} \"quoted\" é"), ("", "")]
+        let headers: Vec<Header> = [("a", "1"), ("a", "\u{0} \"quoted\" é"), ("", "")]
             .map(|(name, value)| (name.into(), value.into()))
             .into();
         assert_eq!(headers_from_json(&headers_to_json(&headers)), headers);

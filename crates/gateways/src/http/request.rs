@@ -187,7 +187,7 @@ impl Writer {
                 let time = now.as_second().to_string();
                 let signed = [&self.password, consumer, self.method.as_str(), url, body, &time].join("+");
                 let digest = Sha1::digest(signed.as_bytes());
-                let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+                let digest = data_encoding::HEXLOWER.encode(&digest);
                 set("x-ovh-application", application)?;
                 set("x-ovh-consumer", consumer)?;
                 set("x-ovh-timestamp", &time)?;

@@ -214,11 +214,11 @@ impl<'a> ReceiptText<'a> {
 
 /// Where a key begins as a word of its own.
 fn find(text: &str, key: &str) -> Option<usize> {
-    (0..text.len()).find(|at| {
-        text.get(*at..at + key.len())
-            .is_some_and(|here| here.eq_ignore_ascii_case(key))
-            && !text[..*at].ends_with(|before: char| before.is_alphanumeric())
-    })
+    let is_word = |at: usize| !text[..at].ends_with(|before: char| before.is_alphanumeric());
+    // Keys are ASCII, so what equals one begins where a character does.
+    (text.as_bytes().windows(key.len()).zip(0..))
+        .find(|(here, at)| here.eq_ignore_ascii_case(key.as_bytes()) && is_word(*at))
+        .map(|(_, at)| at)
 }
 
 #[cfg(test)]

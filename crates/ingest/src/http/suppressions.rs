@@ -2,6 +2,7 @@
 
 use api::{ApiError, suppressions::Done};
 use axum::{Json as Answer, extract::State};
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::suppressions::{Scope, Suppression};
@@ -184,7 +185,7 @@ fn scope(word: &str) -> Result<Scope, ApiError> {
 
 /// A page's end, as `after` names it.
 fn name(last: &Suppression) -> String {
-    format!("{}.{}", last.since.as_microsecond(), hex(&last.phone_hash))
+    format!("{}.{}", last.since.as_microsecond(), HEXLOWER.encode(&last.phone_hash))
 }
 
 fn place(name: &str) -> Result<(Timestamp, Vec<u8>), ApiError> {
@@ -194,10 +195,6 @@ fn place(name: &str) -> Result<(Timestamp, Vec<u8>), ApiError> {
         Some((since, unhex(hash)?))
     };
     read().ok_or_else(|| ApiError::invalid("after", "expected `next` of the page before"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
@@ -228,7 +225,7 @@ impl From<Done> for SuppressedJson {
 impl From<Suppression> for SuppressionJson {
     fn from(line: Suppression) -> Self {
         SuppressionJson {
-            phone_hash: hex(&line.phone_hash),
+            phone_hash: HEXLOWER.encode(&line.phone_hash),
             scope: line.scope.to_string(),
             source: line.source,
             since: When(line.since),

@@ -187,7 +187,7 @@ fn wait(trigger: String, due: Timestamp, event: &BusinessEvent, trace: Option<&s
         gateway: None,
         topic: Topic::Events,
         key: event.contact_id.clone(),
-        headers: envelope.to_headers(),
+        headers: envelope.into_headers(),
         value: timer.to_bytes(),
     }
 }

@@ -174,7 +174,7 @@ fn letter(
     let trace = headers
         .iter()
         .find(|(name, _)| name == "traceparent")
-        .map(|(_, value)| value.as_str());
+        .map(|(_, value)| value.as_ref());
     let wrap = |letter: &DeadLetter| {
         let id = letter.id.to_string();
         NewRecord::wrap(Topic::DeadLetters, key, id, now, trace, letter)
@@ -216,7 +216,7 @@ mod tests {
             offset,
             timestamp_ms: 0,
             key: "42".into(),
-            headers: if good { envelope.to_headers() } else { Vec::new() },
+            headers: if good { envelope.into_headers() } else { Vec::new() },
             value: vec![b'x'; bytes],
         }
     }

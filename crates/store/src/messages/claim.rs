@@ -223,7 +223,9 @@ impl Tx {
             let want = &wants[index];
             let mut granted = row.state == State::Sending;
             if !inserted {
-                let Some(there) = current.remove(&want.key()) else { continue };
+                let Some(there) = current.remove(&want.key()) else {
+                    continue;
+                };
                 row = there;
                 let differs;
                 (differs, granted) = want.apply(&mut row, claimant, suppress(index));

@@ -22,6 +22,7 @@ mod rows;
 
 use std::collections::HashMap;
 
+use data_encoding::HEXLOWER;
 use domain::{Cause, Class, Reason, State};
 use events::Receipt;
 use jiff::Timestamp;
@@ -115,7 +116,7 @@ impl MessageRow {
             encoding: self.encoding.clone(),
             parts: self.parts,
             cost_micros: self.cost_micros,
-            phone_hash: self.phone_hash.as_deref().map(hex),
+            phone_hash: self.phone_hash.as_deref().map(|hash| HEXLOWER.encode(hash)),
             at,
             caused_at: self.caused_at,
             planned_at: Some(self.planned_at),
@@ -206,17 +207,6 @@ pub(crate) fn foreign(text: &str) -> String {
 
 fn milliseconds(from: Timestamp, to: Timestamp) -> i64 {
     to.as_millisecond() - from.as_millisecond()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 #[cfg(test)]

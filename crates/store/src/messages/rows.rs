@@ -434,7 +434,12 @@ impl Tx {
                and m.state = $7 and m.attempt <= 1
              returning v.number, {COLUMNS}"
         )))
-        .bind(settles.iter().map(|settle| settle.contact_id.as_str()).collect::<Vec<_>>())
+        .bind(
+            settles
+                .iter()
+                .map(|settle| settle.contact_id.as_str())
+                .collect::<Vec<_>>(),
+        )
         .bind(settles.iter().map(|settle| settle.message_id).collect::<Vec<_>>())
         .bind(settles.iter().map(|settle| settle.state.code()).collect::<Vec<_>>())
         .bind(settles.iter().map(of).collect::<Vec<_>>())
