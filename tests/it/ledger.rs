@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::support::database::database;
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(1_790_000_000).unwrap()
 }
 
@@ -23,7 +23,7 @@ fn cause(number: usize) -> Cause {
     }
 }
 
-fn want(number: usize, class: Class) -> ClaimWant {
+pub(crate) fn want(number: usize, class: Class) -> ClaimWant {
     let contact_id = format!("contact-{number}");
     ClaimWant {
         message_id: MessageId::derive(&cause(number), &contact_id).0,
@@ -56,14 +56,20 @@ fn claimant(owner: u128) -> Claimant {
     }
 }
 
-async fn claim(store: &Store, wants: &[ClaimWant], owner: u128) -> Vec<ClaimResult> {
+pub(crate) async fn claim(store: &Store, wants: &[ClaimWant], owner: u128) -> Vec<ClaimResult> {
     let mut tx = store.begin().await.unwrap();
     let results = tx.messages_claim(wants, &claimant(owner)).await.unwrap();
     tx.commit().await.unwrap();
     results
 }
 
-fn outcome(want: &ClaimWant, owner: u128, attempt: u32, settled: Settled, remote_ids: &[&str]) -> AttemptOutcome {
+pub(crate) fn outcome(
+    want: &ClaimWant,
+    owner: u128,
+    attempt: u32,
+    settled: Settled,
+    remote_ids: &[&str],
+) -> AttemptOutcome {
     AttemptOutcome {
         contact_id: want.contact_id.clone(),
         message_id: want.message_id,
