@@ -11,7 +11,7 @@ pub use domain::contact::ContactChange;
 use domain::{Consent, Contact, Phone};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use sqlx::{Connection as _, Row, postgres::PgRow, types::Json};
+use sqlx::{Row, postgres::PgRow, types::Json};
 
 use crate::{
     Store, StoreError, Tx,
@@ -213,22 +213,9 @@ impl Tx {
         if contacts.len() < PLAINLY {
             return Ok(None);
         }
-        let mut inner = self.inner.begin().await?;
-        let done = columns(sqlx::query(insert!("")), contacts)
-            .bind(At(now))
-            .execute(&mut *inner)
-            .await;
-        match done {
-            Ok(_) => {
-                inner.commit().await?;
-                Ok(Some(contacts.iter().map(|contact| contact.id.clone()).collect()))
-            }
-            Err(sqlx::Error::Database(refused)) if refused.is_unique_violation() => {
-                inner.rollback().await?;
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+        let insert = columns(sqlx::query(insert!("")), contacts).bind(At(now));
+        let done = self.insert_plainly(insert).await?;
+        Ok(done.then(|| contacts.iter().map(|contact| contact.id.clone()).collect()))
     }
 
     async fn contacts_insert_others(

@@ -9,6 +9,7 @@ use sqlx::{Row, types::Json};
 
 use crate::{
     StoreError, Tx,
+    fresh::Fresh,
     time::{At, at},
     trigger_log::EventKey,
 };
@@ -67,34 +68,36 @@ impl Tx {
         let data: Vec<Json<&Map<String, Value>>> = events.iter().map(|(event, _)| Json(&event.data)).collect();
         let planned: Vec<i32> = events.iter().map(|(_, planned)| *planned).collect();
         // In key order, so that two batches with the same events wait for each other and do not deadlock.
-        let rows = sqlx::query(
-            "insert into history (contact_id, source, event_id, type, time, data, planned)
-             select distinct on (1, 2, 3) * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[],
-                 $6::jsonb[], $7::integer[])
-             order by 1, 2, 3
-             on conflict do nothing
-             returning contact_id, source, event_id",
-        )
-        .bind(column(|event| &event.contact_id))
-        .bind(column(|event| &event.source))
-        .bind(column(|event| &event.id))
-        .bind(column(|event| &event.kind))
-        .bind(&times)
-        .bind(&data)
-        .bind(&planned)
-        .fetch_all(&mut *self.inner)
-        .await?;
-        if !rows.is_empty() {
+        let bound = |on_conflict: &str| {
+            sqlx::query(sqlx::AssertSqlSafe(format!(
+                "insert into history (contact_id, source, event_id, type, time, data, planned)
+                 select distinct on (1, 2, 3) * from unnest($1::text[], $2::text[], $3::text[], $4::text[],
+                     $5::timestamptz[], $6::jsonb[], $7::integer[])
+                 order by 1, 2, 3 {on_conflict}"
+            )))
+            .bind(column(|event| &event.contact_id))
+            .bind(column(|event| &event.source))
+            .bind(column(|event| &event.id))
+            .bind(column(|event| &event.kind))
+            .bind(&times)
+            .bind(&data)
+            .bind(&planned)
+        };
+        let key = |event: &BusinessEvent| (event.contact_id.clone(), event.source.clone(), event.id.clone());
+        let mut new: HashSet<(String, String, String)> =
+            match self.insert_fresh(Fresh::History, events.len(), bound("")).await? {
+                true => events.iter().map(|(event, _)| key(event)).collect(),
+                false => bound("on conflict do nothing returning contact_id, source, event_id")
+                    .fetch_all(&mut *self.inner)
+                    .await?
+                    .iter()
+                    .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
+                    .collect::<Result<_, sqlx::Error>>()?,
+            };
+        if !new.is_empty() {
             self.strangers_note(events).await?;
         }
-        let mut new: HashSet<(String, String, String)> = rows
-            .iter()
-            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
-            .collect::<Result<_, sqlx::Error>>()?;
-        Ok(events
-            .iter()
-            .map(|(event, _)| new.remove(&(event.contact_id.clone(), event.source.clone(), event.id.clone())))
-            .collect())
+        Ok(events.iter().map(|(event, _)| new.remove(&key(event))).collect())
     }
 
     /// Notes who of them is no contact (see the table `strangers`).

@@ -15,6 +15,7 @@ mod erasure;
 mod error;
 pub mod explain;
 pub mod fields;
+mod fresh;
 pub mod gateway_traffic;
 pub mod history;
 mod installation;

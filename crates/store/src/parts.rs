@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     StoreError, Tx,
+    fresh::Fresh,
     messages::{Key, MessageRow, Settle, foreign, micros},
     time::At,
 };
@@ -220,25 +221,34 @@ impl Tx {
             rows.insert((&part.gateway, match_id(&part.remote_id)), part);
         }
         let small = |number: u16| i16::try_from(number).unwrap_or(i16::MAX);
-        sqlx::query(sqlx::AssertSqlSafe(format!(
-            "insert into message_parts (gateway, remote_id, match_id, contact_id, message_id, part, total, state, at)
-             select gateway, remote_id, match_id, contact_id, message_id, part, total, $8, at
-             from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::int2[], $7::int2[], $9::timestamptz[])
-                 as v (gateway, remote_id, match_id, contact_id, message_id, part, total, at)
-             order by gateway, match_id
-             on conflict (gateway, match_id) {on_conflict}"
-        )))
-        .bind(rows.keys().map(|key| key.0).collect::<Vec<_>>())
-        .bind(rows.values().map(|part| part.remote_id.as_str()).collect::<Vec<_>>())
-        .bind(rows.keys().map(|key| key.1.as_str()).collect::<Vec<_>>())
-        .bind(rows.values().map(|part| part.contact_id.as_str()).collect::<Vec<_>>())
-        .bind(rows.values().map(|part| part.message_id).collect::<Vec<_>>())
-        .bind(rows.values().map(|part| small(part.part)).collect::<Vec<_>>())
-        .bind(rows.values().map(|part| small(part.total)).collect::<Vec<_>>())
-        .bind(State::Accepted.code())
-        .bind(rows.values().map(|part| At(part.at)).collect::<Vec<_>>())
-        .execute(&mut *self.inner)
-        .await?;
+        let bound = |on_conflict: String| {
+            sqlx::query(sqlx::AssertSqlSafe(format!(
+                "insert into message_parts (gateway, remote_id, match_id, contact_id, message_id, part, total, state, at)
+                 select gateway, remote_id, match_id, contact_id, message_id, part, total, $8, at
+                 from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::int2[], $7::int2[],
+                             $9::timestamptz[])
+                     as v (gateway, remote_id, match_id, contact_id, message_id, part, total, at)
+                 order by gateway, match_id {on_conflict}"
+            )))
+            .bind(rows.keys().map(|key| key.0).collect::<Vec<_>>())
+            .bind(rows.values().map(|part| part.remote_id.as_str()).collect::<Vec<_>>())
+            .bind(rows.keys().map(|key| key.1.as_str()).collect::<Vec<_>>())
+            .bind(rows.values().map(|part| part.contact_id.as_str()).collect::<Vec<_>>())
+            .bind(rows.values().map(|part| part.message_id).collect::<Vec<_>>())
+            .bind(rows.values().map(|part| small(part.part)).collect::<Vec<_>>())
+            .bind(rows.values().map(|part| small(part.total)).collect::<Vec<_>>())
+            .bind(State::Accepted.code())
+            .bind(rows.values().map(|part| At(part.at)).collect::<Vec<_>>())
+        };
+        if self
+            .insert_fresh(Fresh::Parts, rows.len(), bound(String::new()))
+            .await?
+        {
+            return Ok(());
+        }
+        bound(format!("on conflict (gateway, match_id) {on_conflict}"))
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 

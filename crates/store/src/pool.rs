@@ -1,21 +1,23 @@
 //! The connection pool and transactions.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{Executor as _, PgConnection, PgPool, Postgres, Transaction, postgres::PgPoolOptions};
 
-use crate::StoreError;
+use crate::{StoreError, fresh::Careful};
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) pool: PgPool,
+    careful: Arc<Careful>,
 }
 
 /// A transaction. Dropped without [`Tx::commit`] it rolls back.
 #[derive(Debug)]
 pub struct Tx {
     pub(crate) inner: Transaction<'static, Postgres>,
+    pub(crate) careful: Arc<Careful>,
 }
 
 /// How each connection begins. Compiling a statement takes PostgreSQL longer than any of ours runs: it would be done anew for
@@ -37,7 +39,10 @@ impl Store {
             .acquire_timeout(wait)
             .connect(url)
             .await?;
-        Ok(Store { pool })
+        Ok(Store {
+            pool,
+            careful: Arc::default(),
+        })
     }
 
     /// The same database over one connection of its own, made when it is first needed: for what is asked while somebody
@@ -47,7 +52,10 @@ impl Store {
             .max_connections(1)
             .acquire_timeout(self.pool.options().get_acquire_timeout())
             .connect_lazy_with((*self.pool.connect_options()).clone());
-        Store { pool }
+        Store {
+            pool,
+            careful: self.careful.clone(),
+        }
     }
 
     /// Brings the schema up to date; safe to run from several processes at once (an advisory lock).
@@ -78,7 +86,10 @@ impl Store {
         let inner = tokio::spawn(async move { pool.begin_with(statement).await })
             .await
             .map_err(|_| StoreError::Unavailable(sqlx::Error::WorkerCrashed))??;
-        Ok(Tx { inner })
+        Ok(Tx {
+            inner,
+            careful: self.careful.clone(),
+        })
     }
 
     /// The pool itself, for the PostgreSQL bus on the same database.

@@ -13,6 +13,7 @@ use sqlx::Row;
 
 use crate::{
     StoreError, Tx,
+    fresh::Fresh,
     time::{At, at},
 };
 
@@ -60,27 +61,35 @@ impl Tx {
             .map(|firing| firing.suppress.map(Reason::as_str))
             .collect();
         // In key order, so that two of us wait for each other and do not deadlock.
-        let rows: Vec<(String, String, String, String)> = sqlx::query_as(
-            "insert into trigger_log (contact_id, trigger, event_source, event_id, template, caused_at, planned_at, deadline, vars, suppress)
-             select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
-                                  $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::jsonb[], $10::text[])
-             order by 1, 2, 3, 4
-             on conflict do nothing
-             returning contact_id, trigger, event_source, event_id",
-        )
-        .bind(column(|firing| &firing.contact_id))
-        .bind(column(|firing| &firing.trigger))
-        .bind(column(|firing| &firing.event_source))
-        .bind(column(|firing| &firing.event_id))
-        .bind(column(|firing| &firing.template))
-        .bind(&caused)
-        .bind(&planned)
-        .bind(&deadlines)
-        .bind(&vars)
-        .bind(&suppress)
-        .fetch_all(&mut *self.inner)
-        .await?;
-        let mut new: HashSet<(String, String, String, String)> = rows.into_iter().collect();
+        let bound = |on_conflict: &str| {
+            sqlx::query(sqlx::AssertSqlSafe(format!(
+                "insert into trigger_log (contact_id, trigger, event_source, event_id, template, caused_at, planned_at,
+                     deadline, vars, suppress)
+                 select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
+                                      $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::jsonb[], $10::text[])
+                 order by 1, 2, 3, 4 {on_conflict}"
+            )))
+            .bind(column(|firing| &firing.contact_id))
+            .bind(column(|firing| &firing.trigger))
+            .bind(column(|firing| &firing.event_source))
+            .bind(column(|firing| &firing.event_id))
+            .bind(column(|firing| &firing.template))
+            .bind(&caused)
+            .bind(&planned)
+            .bind(&deadlines)
+            .bind(&vars)
+            .bind(&suppress)
+        };
+        if self.insert_fresh(Fresh::TriggerLog, firings.len(), bound("")).await? {
+            return Ok(vec![true; firings.len()]);
+        }
+        let rows = bound("on conflict do nothing returning contact_id, trigger, event_source, event_id")
+            .fetch_all(&mut *self.inner)
+            .await?;
+        let mut new: HashSet<(String, String, String, String)> = rows
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)))
+            .collect::<Result<_, sqlx::Error>>()?;
         let key = |firing: &Firing| {
             (
                 firing.contact_id.clone(),

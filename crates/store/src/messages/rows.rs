@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{MessageRow, Settle, foreign};
 use crate::{
     StoreError, Tx,
+    fresh::Fresh,
     time::{At, at, from_at},
 };
 
@@ -280,15 +281,26 @@ impl Tx {
         };
         let all: Vec<&MessageRow> = rows.iter().collect();
         let alike = rows.iter().all(|row| are_alike(first, row));
-        let insert = if alike { INSERT_ALIKE } else { INSERT };
-        let query = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "{insert} on conflict (contact_id, message_id) do nothing returning message_id, contact_id"
-        )));
-        let query = match alike {
-            true => own_columns(query, &all, first)?,
-            false => all_columns(query, &all)?,
+        let bound = |statement: String| {
+            let query = sqlx::query(sqlx::AssertSqlSafe(statement));
+            match alike {
+                true => own_columns(query, &all, first),
+                false => all_columns(query, &all),
+            }
         };
-        let inserted = query.fetch_all(&mut *self.inner).await?;
+        let insert = if alike { INSERT_ALIKE } else { INSERT };
+        // What has waited has a row already.
+        if alike && first.state == State::Sending && first.attempt == 1 {
+            let plain = bound(insert.to_owned())?;
+            if self.insert_fresh(Fresh::Messages, rows.len(), plain).await? {
+                return Ok(vec![true; rows.len()]);
+            }
+        }
+        let inserted = bound(format!(
+            "{insert} on conflict (contact_id, message_id) do nothing returning message_id, contact_id"
+        ))?
+        .fetch_all(&mut *self.inner)
+        .await?;
         if inserted.len() == rows.len() {
             return Ok(vec![true; rows.len()]);
         }

@@ -142,11 +142,11 @@ fn functions() -> Result<BTreeMap<&'static str, Hot>> {
         subject: Some("42".into()),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
     };
-    let headers = envelope.to_headers();
+    let headers = envelope.clone().into_headers();
     all.insert(
         "envelope_encode",
         Box::new(move || {
-            black_box(black_box(&envelope).to_headers());
+            black_box(black_box(&envelope).clone().into_headers());
             Ok(())
         }),
     );

@@ -1,0 +1,104 @@
+//! Inserting rows that are almost always new.
+//!
+//! `on conflict` looks for each row before it writes it, and writes it to PostgreSQL's log a second time: a third of what a
+//! row of the ledger costs. So many rows at once are inserted as if none of them were there; where one is, nothing was
+//! inserted, and the caller inserts with `on conflict`. Rows that are there mostly come in numbers (records that are read
+//! again after a crash, messages that waited for the morning), so after such a meeting the next inserts into that table do
+//! not try.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::{Acquire as _, Postgres, postgres::PgArguments, query::Query};
+
+use crate::{StoreError, Tx};
+
+/// Fewer rows than this do not pay for the savepoint.
+const LEAST: usize = 24;
+/// How many inserts are made the careful way after a row was met.
+const CAREFUL: u32 = 20;
+
+/// What is inserted so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fresh {
+    Messages,
+    Parts,
+    History,
+    TriggerLog,
+}
+
+/// For each of them, how many inserts are still to be made the careful way.
+#[derive(Debug, Default)]
+pub(crate) struct Careful([AtomicU32; 4]);
+
+impl Careful {
+    fn of(&self, table: Fresh) -> &AtomicU32 {
+        let [messages, parts, history, trigger_log] = &self.0;
+        match table {
+            Fresh::Messages => messages,
+            Fresh::Parts => parts,
+            Fresh::History => history,
+            Fresh::TriggerLog => trigger_log,
+        }
+    }
+
+    /// Whether this insert is to be made the careful way.
+    fn takes_one(&self, table: Fresh) -> bool {
+        let less = |left: u32| left.checked_sub(1);
+        (self.of(table))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+    }
+}
+
+impl Tx {
+    /// Inserts so many rows by a plain `insert`. `false`: nothing was inserted, do it the careful way.
+    pub(crate) async fn insert_fresh(
+        &mut self,
+        table: Fresh,
+        rows: usize,
+        insert: Query<'_, Postgres, PgArguments>,
+    ) -> Result<bool, StoreError> {
+        if rows < LEAST || self.careful.takes_one(table) {
+            return Ok(false);
+        }
+        let done = self.insert_plainly(insert).await?;
+        if !done {
+            self.careful.of(table).store(CAREFUL, Ordering::Relaxed);
+        }
+        Ok(done)
+    }
+
+    /// The same, tried in any case.
+    pub(crate) async fn insert_plainly(
+        &mut self,
+        insert: Query<'_, Postgres, PgArguments>,
+    ) -> Result<bool, StoreError> {
+        let mut inner = self.inner.begin().await?;
+        match insert.execute(&mut *inner).await {
+            Ok(_) => {
+                inner.commit().await?;
+                Ok(true)
+            }
+            Err(sqlx::Error::Database(refused)) if refused.is_unique_violation() => {
+                inner.rollback().await?;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_meeting_the_next_ones_are_careful_and_then_it_is_tried_again() {
+        let careful = Careful::default();
+        assert!(!careful.takes_one(Fresh::Parts));
+        careful.of(Fresh::Parts).store(2, Ordering::Relaxed);
+        assert!(!careful.takes_one(Fresh::Messages), "another table");
+        let taken: Vec<bool> = (0..4).map(|_| careful.takes_one(Fresh::Parts)).collect();
+        assert_eq!(taken, [true, true, false, false]);
+    }
+}
