@@ -4,7 +4,10 @@
 //! published by the time until the last receipt is in the ledger. At shares of that rate the time from event to gateway
 //! is taken: an event carries when it was published, its text repeats that, and the simulator says when it took it.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use domain::State;
@@ -59,9 +62,16 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     let most = get(&report::medians(&runs), "messages_per_second").unwrap_or(0.0);
     for share in SHARES {
         let rate = most * f64::from(share) / 100.0;
+        let before = batches(&stand).await;
         let (p50, p99) = latency(&stand, &mut numbers, rate, period / 3).await?;
         if common.statements {
             report::say(&format!("at {share} %: {}", way(&stand).await?));
+            for (stage, (seconds, count, records)) in batches(&stand).await {
+                let (s, c, r) = before.get(&stage).copied().unwrap_or_default();
+                let (seconds, count, records) = (seconds - s, (count - c).max(1.0), records - r);
+                let (each, size) = (seconds / count * 1e3, records / count);
+                report::say(&format!("  {stage}: {count:.0} batches of {size:.1} in {each:.1} ms"));
+            }
         }
         for run in &mut runs {
             put(run, format!("p50_ms_at_{share}_percent"), p50);
@@ -171,6 +181,35 @@ async fn way(stand: &Stand) -> Result<String> {
         told.push(format!("{name} {p50:.0} ms (99th {p99:.0})"));
     }
     Ok(told.join(", "))
+}
+
+/// For each role that works in batches what its metrics say of them so far: seconds, batches, records.
+async fn batches(stand: &Stand) -> BTreeMap<String, (f64, f64, f64)> {
+    let mut all = BTreeMap::new();
+    for (name, process) in &stand.processes {
+        let Ok(address) = process.at("metrics") else { continue };
+        let Ok(answer) = reqwest::get(format!("{address}/metrics")).await else {
+            continue;
+        };
+        let text = answer.text().await.unwrap_or_default();
+        let sum = |metric: &str| -> f64 {
+            let values = text.lines().filter(|line| line.starts_with(metric));
+            values
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum()
+        };
+        for (work, seconds, records) in [
+            ("batches", "tamtam_stage_batch_seconds", "tamtam_stage_batch_records"),
+            ("claims", "tamtam_claim_seconds", "tamtam_claim_messages"),
+        ] {
+            let count = sum(&format!("{seconds}_count"));
+            if count > 0.0 {
+                let figures = (sum(&format!("{seconds}_sum")), count, sum(&format!("{records}_sum")));
+                all.insert(format!("{name}, {work}"), figures);
+            }
+        }
+    }
+    all
 }
 
 /// Where PostgreSQL's time went, by statement.
