@@ -41,8 +41,7 @@ pub struct NewRecord {
 impl NewRecord {
     /// What counts against [`MAX_RECORD_BYTES`]: key, headers and value.
     pub fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.key.len() + headers + self.value.len()
+        size(&self.key, &self.headers, &self.value)
     }
 
     /// A record of ours in its envelope; `traceparent` is the one of the record that caused it.
@@ -94,7 +93,17 @@ pub struct StoredRecord {
     pub value: Vec<u8>,
 }
 
+fn size(key: &str, headers: &[Header], value: &[u8]) -> usize {
+    let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    key.len() + headers + value.len()
+}
+
 impl StoredRecord {
+    /// What counts against a limit of bytes: key, headers and value.
+    pub fn size(&self) -> usize {
+        size(&self.key, &self.headers, &self.value)
+    }
+
     /// `None`: the bus does not say.
     pub fn appended_at(&self) -> Option<Timestamp> {
         let known = (self.timestamp_ms > 0).then_some(self.timestamp_ms)?;

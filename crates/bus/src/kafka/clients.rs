@@ -127,13 +127,3 @@ pub(super) fn record(message: &BorrowedMessage<'_>) -> StoredRecord {
         value: message.payload().unwrap_or_default().to_vec(),
     }
 }
-
-/// What a record counts against a limit of bytes.
-pub(super) fn size(record: &StoredRecord) -> usize {
-    let headers: usize = record
-        .headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
-    record.key.len() + headers + record.value.len()
-}

@@ -12,7 +12,7 @@ use rdkafka::{
 };
 
 use super::{
-    clients::{record, size, sorted},
+    clients::{record, sorted},
     consumer::KafkaConsumer,
     rebalance::Member,
 };
@@ -69,9 +69,9 @@ impl KafkaConsumer {
                     };
                     if counts {
                         records += 1;
-                        bytes += size(&record);
+                        bytes += record.size();
                     }
-                    held.bytes += size(&record);
+                    held.bytes += record.size();
                     held.buffer.push_back(record);
                     let full = held.buffer.len() >= PAUSED_RECORDS || held.bytes >= PAUSED_BYTES;
                     if held.paused && full && !held.stopped {
@@ -127,8 +127,8 @@ impl KafkaConsumer {
             let Some(record) = held.buffer.pop_front() else {
                 break;
             };
-            held.bytes = held.bytes.saturating_sub(size(&record));
-            bytes += size(&record);
+            held.bytes = held.bytes.saturating_sub(record.size());
+            bytes += record.size();
             records.push(record);
         }
         self.last = Some(partition);

@@ -15,7 +15,7 @@ use rdkafka::{
 };
 
 use super::{
-    clients::{Context, Names, REQUEST, record, size, sorted},
+    clients::{Context, Names, REQUEST, record, sorted},
     settings,
 };
 use crate::{Bounds, BusError, KafkaConfig, Lag, Partition, ReadLimits, StoredRecord};
@@ -205,7 +205,7 @@ impl Offsets {
             match reader.poll(left) {
                 Some(Ok(message)) => {
                     let record = record(&message);
-                    bytes += size(&record);
+                    bytes += record.size();
                     records.push(record);
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) if !records.is_empty() => break,

@@ -1,6 +1,6 @@
 //! A batch as it is worked on: its records read once, and the records that tell of the unreadable ones.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use bus::{MAX_RECORD_BYTES, NewRecord, Partition, StoredRecord};
 use domain::MessageId;
@@ -22,13 +22,15 @@ pub(super) struct Batch {
     /// The others, each with what is wrong with it.
     unreadable: Vec<(StoredRecord, String)>,
     offsets: Range<i64>,
+    /// Of keys, headers and values.
+    bytes: usize,
     // The spans end with the batch.
     _traces: Vec<trace::RecordTrace>,
 }
 
 impl Batch {
     /// `records` is not empty.
-    pub fn new(stage: &'static str, partition: Partition, epoch: i64, records: Vec<StoredRecord>) -> Arc<Batch> {
+    pub fn new(stage: &'static str, partition: Partition, epoch: i64, records: Vec<StoredRecord>) -> Batch {
         let first = records.first().map_or(0, |record| record.offset);
         let last = records.last().map_or(first, |record| record.offset);
         let mut batch = Batch {
@@ -38,6 +40,7 @@ impl Batch {
             headers: Vec::with_capacity(records.len()),
             unreadable: Vec::new(),
             offsets: first..last + 1,
+            bytes: records.iter().map(StoredRecord::size).sum(),
             _traces: Vec::new(),
         };
         for record in records {
@@ -63,7 +66,25 @@ impl Batch {
                 Err(error) => batch.unreadable.push((record, error.to_string())),
             }
         }
-        Arc::new(batch)
+        batch
+    }
+
+    /// Takes in what was read after it, of the same partition; gives it back where that was read under another ownership.
+    pub fn take_in(&mut self, mut next: Batch) -> Result<(), Batch> {
+        if next.epoch != self.epoch {
+            return Err(next);
+        }
+        self.inputs.append(&mut next.inputs);
+        self.headers.append(&mut next.headers);
+        self.unreadable.append(&mut next.unreadable);
+        self._traces.append(&mut next._traces);
+        self.bytes += next.bytes;
+        self.offsets.end = next.offsets.end;
+        Ok(())
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// From the first offset up to the one after the last. On Kafka there may be gaps.
@@ -221,7 +242,7 @@ mod tests {
         }
     }
 
-    fn batch(records: Vec<StoredRecord>) -> Arc<Batch> {
+    fn batch(records: Vec<StoredRecord>) -> Batch {
         let partition = Partition {
             topic: Topic::Events,
             number: 3,
@@ -250,6 +271,23 @@ mod tests {
         }
         assert_eq!(singles, [5..9, 9..10, 10..40, 40..41]);
         assert_eq!(batch.inputs_in(&(5..11)).len(), 2);
+    }
+
+    #[test]
+    fn what_was_read_later_is_taken_in_under_the_same_ownership() {
+        let mut first = batch(vec![record(5, true, 1), record(6, false, 1)]);
+        let bytes = first.bytes();
+        let second = batch(vec![record(9, true, 1), record(10, false, 1)]);
+        assert!(first.take_in(second).is_ok());
+        assert_eq!((first.offsets(), first.len()), (5..11, 4));
+        assert_eq!(first.bytes(), 2 * bytes);
+        assert_eq!(first.count(&(6..10)), 2);
+        assert_eq!(
+            first.letter("segmenter", 9, "why", Timestamp::UNIX_EPOCH).map(|_| ()),
+            Some(())
+        );
+        let later = Batch::new("segmenter", first.partition, 2, vec![record(11, true, 1)]);
+        assert!(first.take_in(later).is_err_and(|later| later.epoch == 2));
     }
 
     #[test]

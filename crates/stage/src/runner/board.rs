@@ -1,8 +1,8 @@
 //! What is known about each partition that this member owns: what waits, what is worked on, what is to be told to the bus.
 //!
-//! At most one batch of a partition is worked on, so its records keep their order; one more waits, read while the first
-//! is worked on, and then the partition is paused. What waits of several partitions of a topic is worked on together: a
-//! statement, a commit or a request costs as much for few records as for many.
+//! At most one batch of a partition is worked on, so its records keep their order. What is read meanwhile waits as one
+//! further batch, until that is large enough and the partition is paused. What waits of several partitions of a topic is
+//! worked on together: a statement, a commit or a request costs as much for few records as for many.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,12 +22,19 @@ pub(super) struct Board {
     last: Option<Partition>,
 }
 
+/// How much of a partition may wait before it is paused.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub records: usize,
+    pub bytes: usize,
+}
+
 #[derive(Debug)]
 struct Slot {
     generation: u64,
     stop: CancellationToken,
     busy: bool,
-    waiting: VecDeque<Arc<Batch>>,
+    waiting: VecDeque<Batch>,
     paused: bool,
     revoked: bool,
     /// What is to be committed through the consumer.
@@ -52,6 +59,14 @@ impl Start {
             done_to,
             whole,
         }
+    }
+}
+
+impl Slot {
+    fn is_full(&self, room: Room) -> bool {
+        let records: usize = self.waiting.iter().map(Batch::len).sum();
+        let bytes: usize = self.waiting.iter().map(Batch::bytes).sum();
+        records >= room.records.max(1) || bytes >= room.bytes.max(1)
     }
 }
 
@@ -103,9 +118,15 @@ impl Board {
         }
     }
 
-    pub fn offer(&mut self, batch: Arc<Batch>) {
+    pub fn offer(&mut self, batch: Batch) {
         match self.slots.get_mut(&batch.partition) {
-            Some(slot) if !slot.revoked && slot.reread.is_none() => slot.waiting.push_back(batch),
+            Some(slot) if !slot.revoked && slot.reread.is_none() => {
+                let left = match slot.waiting.back_mut() {
+                    Some(last) => last.take_in(batch).err(),
+                    None => Some(batch),
+                };
+                slot.waiting.extend(left);
+            }
             Some(_) => {}
             None => tracing::warn!(
                 topic = %batch.partition.topic,
@@ -143,7 +164,7 @@ impl Board {
             self.last = Some(partition);
             taken += batch.len();
             starts.push(Start {
-                batch,
+                batch: Arc::new(batch),
                 generation: slot.generation,
                 stop: slot.stop.clone(),
             });
@@ -207,10 +228,10 @@ impl Board {
     }
 
     /// Partitions that are not to be read (`true`), or to be read again.
-    pub fn pauses(&mut self, pause: bool) -> Vec<Partition> {
+    pub fn pauses(&mut self, pause: bool, room: Room) -> Vec<Partition> {
         let mut changed = Vec::new();
         for (partition, slot) in &mut self.slots {
-            let full = !slot.waiting.is_empty();
+            let full = slot.is_full(room);
             if !slot.revoked && full == pause && slot.paused != pause {
                 slot.paused = pause;
                 changed.push(*partition);
@@ -220,10 +241,10 @@ impl Board {
     }
 
     /// Whether a partition could be read again.
-    pub fn wants_reading(&self) -> bool {
+    pub fn wants_reading(&self, room: Room) -> bool {
         self.slots
             .values()
-            .any(|slot| slot.paused && !slot.revoked && slot.waiting.is_empty())
+            .any(|slot| slot.paused && !slot.revoked && !slot.is_full(room))
     }
 
     pub fn owned(&self) -> Vec<Partition> {
@@ -245,7 +266,7 @@ mod tests {
         }
     }
 
-    fn batch(number: u32, offset: i64) -> Arc<Batch> {
+    fn batch(number: u32, offset: i64) -> Batch {
         let record = StoredRecord {
             offset,
             timestamp_ms: 0,
@@ -268,24 +289,30 @@ mod tests {
 
     #[test]
     fn one_batch_of_a_partition_at_a_time_and_partitions_take_turns() {
+        let room = |records| Room { records, bytes: 1_000 };
         let mut board = Board::default();
         board.assign(&[partition(0), partition(1)]);
-        for offset in 0..2 {
-            board.offer(batch(0, offset));
-        }
+        board.offer(batch(0, 0));
         board.offer(batch(1, 0));
-        assert_eq!(board.pauses(true), [partition(0), partition(1)]);
         let first = one(&mut board);
         let second = one(&mut board);
         assert_eq!(
             (first.batch.partition, second.batch.partition),
             (partition(0), partition(1))
         );
+        // What is read meanwhile waits together.
+        for offset in 1..4 {
+            board.offer(batch(0, offset));
+        }
         assert!(board.start(1).is_empty(), "partition 0 is busy");
-        assert_eq!(board.pauses(false), [partition(1)]);
+        assert!(board.pauses(true, room(4)).is_empty(), "there is room for one more");
+        assert_eq!(board.pauses(true, room(3)), [partition(0)]);
+        assert!(!board.wants_reading(room(3)));
         board.finished(&finished(&first, true), true);
         assert_eq!(board.commits(), [(partition(0), 1)]);
-        assert_eq!(one(&mut board).batch.offsets().start, 1);
+        assert_eq!(one(&mut board).batch.offsets(), 1..4);
+        assert!(board.wants_reading(room(3)));
+        assert_eq!(board.pauses(false, room(3)), [partition(0)]);
     }
 
     #[test]
@@ -297,7 +324,7 @@ mod tests {
         };
         board.assign(&[partition(0), partition(1), partition(2), clicks]);
         let mut other = batch(0, 0);
-        Arc::get_mut(&mut other).unwrap().partition = clicks;
+        other.partition = clicks;
         board.offer(other);
         for number in 0..3 {
             board.offer(batch(number, 0));

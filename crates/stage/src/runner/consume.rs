@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 use super::{
     attempt::{Backoff, Shared},
     batch::Batch,
-    board::Board,
+    board::{Board, Room},
     size::BatchSize,
     work::{Worked, alone, together},
 };
@@ -218,11 +218,24 @@ impl<S: Step> Consumption<S> {
         });
     }
 
+    /// What may wait of a partition. A read may add as much as a batch is to have, so half of that is enough. Where each
+    /// read is a query of its own, it is what one of them gives.
+    fn room(&self) -> Room {
+        let records = match self.shared.log.transactional() {
+            Some(_) => 1,
+            None => self.size.records() / 2,
+        };
+        Room {
+            records,
+            bytes: self.shared.config.batch_bytes / 2,
+        }
+    }
+
     /// Until when a read may go on while something waits to be done.
     fn chores_due(&self) -> Option<Instant> {
         let soon = Instant::now() + GRACE;
         let reread = (!self.board.rereads().is_empty()).then(|| soon.max(self.chores_from));
-        let other = (!self.asked.is_empty() || self.board.wants_reading()).then_some(soon);
+        let other = (!self.asked.is_empty() || self.board.wants_reading(self.room())).then_some(soon);
         [self.commits_due(), reread, other].into_iter().flatten().min()
     }
 
@@ -245,7 +258,7 @@ impl<S: Step> Consumption<S> {
         }
         self.release(consumer).await;
         for pause in [true, false] {
-            let partitions = self.board.pauses(pause);
+            let partitions = self.board.pauses(pause, self.room());
             if partitions.is_empty() {
                 continue;
             }
