@@ -69,10 +69,10 @@ impl Batch {
         batch
     }
 
-    /// Takes in what was read after it, of the same partition; gives it back where that was read under another ownership.
-    pub fn take_in(&mut self, mut next: Batch) -> Result<(), Batch> {
+    /// Takes in what was read after it, of the same partition. It gives back what was read under another ownership.
+    pub fn take_in(&mut self, mut next: Batch) -> Option<Batch> {
         if next.epoch != self.epoch {
-            return Err(next);
+            return Some(next);
         }
         self.inputs.append(&mut next.inputs);
         self.headers.append(&mut next.headers);
@@ -80,7 +80,7 @@ impl Batch {
         self._traces.append(&mut next._traces);
         self.bytes += next.bytes;
         self.offsets.end = next.offsets.end;
-        Ok(())
+        None
     }
 
     pub fn bytes(&self) -> usize {
@@ -278,7 +278,7 @@ mod tests {
         let mut first = batch(vec![record(5, true, 1), record(6, false, 1)]);
         let bytes = first.bytes();
         let second = batch(vec![record(9, true, 1), record(10, false, 1)]);
-        assert!(first.take_in(second).is_ok());
+        assert!(first.take_in(second).is_none());
         assert_eq!((first.offsets(), first.len()), (5..11, 4));
         assert_eq!(first.bytes(), 2 * bytes);
         assert_eq!(first.count(&(6..10)), 2);
@@ -287,7 +287,7 @@ mod tests {
             Some(())
         );
         let later = Batch::new("segmenter", first.partition, 2, vec![record(11, true, 1)]);
-        assert!(first.take_in(later).is_err_and(|later| later.epoch == 2));
+        assert!(first.take_in(later).is_some_and(|later| later.epoch == 2));
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Board {
         match self.slots.get_mut(&batch.partition) {
             Some(slot) if !slot.revoked && slot.reread.is_none() => {
                 let left = match slot.waiting.back_mut() {
-                    Some(last) => last.take_in(batch).err(),
+                    Some(last) => last.take_in(batch),
                     None => Some(batch),
                 };
                 slot.waiting.extend(left);

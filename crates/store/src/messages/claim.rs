@@ -214,7 +214,8 @@ impl Tx {
             .collect();
         let inserted = self.messages_insert(&rows).await?;
         let there: Vec<Key> = (rows.iter().zip(&inserted))
-            .filter_map(|(row, inserted)| (!inserted).then(|| row.key()))
+            .filter(|(_, inserted)| !**inserted)
+            .map(|(row, _)| row.key())
             .collect();
         let mut current = self.messages_lock_all(&there).await?;
         let mut changed = Vec::new();

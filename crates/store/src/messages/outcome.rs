@@ -70,7 +70,7 @@ impl AttemptOutcome {
     }
 
     /// The claim's row as accepted, where that is the outcome and the row is known to be this attempt's.
-    fn from_claim(&self) -> Option<MessageRow> {
+    fn accepted_claim(&self) -> Option<MessageRow> {
         let claimed = self.claimed.as_deref()?;
         let fits = self.settled == Settled::Accepted
             && claimed.state == State::Sending
@@ -163,7 +163,10 @@ impl Tx {
             .collect();
         let (mut places, mut after, mut times) = (Vec::new(), Vec::new(), Vec::new());
         for (place, outcome) in outcomes.iter().enumerate() {
-            let Some(row) = outcome.from_claim().filter(|_| !repeated.contains(&outcome.message_id)) else {
+            let Some(row) = outcome
+                .accepted_claim()
+                .filter(|_| !repeated.contains(&outcome.message_id))
+            else {
                 continue;
             };
             places.push(place);
