@@ -73,6 +73,8 @@ pub(crate) async fn run(core: Arc<Core>, mut work: mpsc::UnboundedReceiver<Work>
         }
         let batch = std::mem::take(&mut batch);
         match keep_outcomes(&core, &batch).await {
+            // It is done with: the next transaction's offsets count on that.
+            Ok(_) if core.log.transactional().is_some() => settle(&core, batch),
             // Nobody takes it any more: the dispatcher gives up.
             Ok(records) => {
                 if kept.send(Kept { batch, records }).await.is_err() {
@@ -230,7 +232,7 @@ async fn keep_outcomes(core: &Core, batch: &[Work]) -> Result<Vec<NewRecord>, Wr
     Ok(Vec::new())
 }
 
-/// On Kafka: the ledger has it, so from here on a repeat makes the same receipts from its rows.
+/// On Kafka alone: the ledger has it, so from here on a repeat makes the same receipts from its rows.
 async fn append(core: &Core, records: Vec<NewRecord>) -> Result<(), WriteError> {
     if core.log.transactional().is_some() {
         return Ok(());
