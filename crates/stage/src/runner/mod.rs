@@ -51,7 +51,8 @@ use crate::{Clock, Step};
 #[derive(Clone, Copy, Debug)]
 pub struct RunnerConfig {
     /// The most records that are read of a partition at once; fewer when little is waiting or a batch takes long. A batch that
-    /// has as many takes in no further partition.
+    /// has as many takes in no further partition. On Kafka reads are added up while a batch is under way, until half as many
+    /// wait.
     pub batch_records: usize,
     /// The most bytes in a batch (a single larger record is still read).
     pub batch_bytes: usize,
