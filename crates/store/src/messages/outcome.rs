@@ -161,7 +161,7 @@ impl Tx {
         let repeated: HashSet<Uuid> = (outcomes.iter())
             .filter_map(|outcome| (!seen.insert(outcome.message_id)).then_some(outcome.message_id))
             .collect();
-        let (mut places, mut after, mut times) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut places, mut after) = (Vec::new(), Vec::new());
         for (place, outcome) in outcomes.iter().enumerate() {
             let Some(row) = outcome
                 .accepted_claim()
@@ -170,16 +170,12 @@ impl Tx {
                 continue;
             };
             places.push(place);
-            times.push(row.changed_at);
             after.push(row);
         }
         if places.is_empty() {
             return Ok(());
         }
-        let codes: Vec<Option<String>> = after.iter().map(|row| row.gateway_code.clone()).collect();
-        let moved = self
-            .messages_accept(&after.iter().collect::<Vec<_>>(), &codes, &times)
-            .await?;
+        let moved = self.messages_accept(&after.iter().collect::<Vec<_>>()).await?;
         let mut after: Vec<Option<MessageRow>> = after.into_iter().map(Some).collect();
         for number in moved {
             if let (Some(row), Some(place)) = (after.get_mut(number).and_then(Option::take), places.get(number)) {

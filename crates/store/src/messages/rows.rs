@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use domain::{Cause, Class, State};
-use jiff::Timestamp;
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
@@ -396,17 +395,12 @@ impl Tx {
         Ok(())
     }
 
-    /// Moves messages from the attempt that their rows show to `accepted`, and says by their places which moved: those that
-    /// still stand at that attempt. Their rows are neither read nor locked before.
+    /// Moves messages to `accepted` as these rows show it, and says by their places which moved: those that still stand at the
+    /// rows' attempt. Their rows are neither read nor locked before.
     ///
     /// `= any (array[…])` is `=`, of which the planner does not know that both sides are sorted alike: so there is no plan but
     /// to look each key up, whatever it thinks of a young table's size.
-    pub(crate) async fn messages_accept(
-        &mut self,
-        rows: &[&MessageRow],
-        codes: &[Option<String>],
-        times: &[Timestamp],
-    ) -> Result<Vec<usize>, StoreError> {
+    pub(crate) async fn messages_accept(&mut self, rows: &[&MessageRow]) -> Result<Vec<usize>, StoreError> {
         let moved = sqlx::query(
             "update messages m set state = $8, reason = null, gateway_code = v.code, accepted_at = v.at, changed_at = v.at
              from (select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int4[], $5::text[], $6::timestamptz[])
@@ -420,8 +414,8 @@ impl Tx {
         .bind(column(rows, |row| row.message_id))
         .bind(column(rows, |row| row.owner))
         .bind(column(rows, attempt))
-        .bind(codes)
-        .bind(times.iter().map(|time| At(*time)).collect::<Vec<_>>())
+        .bind(column(rows, |row| row.gateway_code.as_deref()))
+        .bind(column(rows, |row| At(row.changed_at)))
         .bind(State::Sending.code())
         .bind(State::Accepted.code())
         .fetch_all(&mut *self.inner)
