@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bus::{BusConfig, BusError, Delivery, Log, Partition, PostgresConfig, ReadLimits};
+use bus::{BusConfig, BusError, Committed, Delivery, Log, Partition, PostgresConfig, ReadLimits};
 use events::Topic;
 use jiff::{SignedDuration, Timestamp};
 use store::Store;
@@ -34,15 +34,17 @@ async fn records_offset_and_writes_share_one_transaction() {
     let mut consumer = log.subscribe("g", &[Topic::Events]).await.unwrap();
     let (partition, input) = take(&mut consumer, 1).await.remove(0);
     let epoch = consumer.epoch(partition);
+    let done = Committed {
+        partition,
+        epoch,
+        next_offset: input.offset + 1,
+    };
     let mut outputs = log.subscribe("out", &[Topic::Jobs]).await.unwrap();
 
     for commit in [false, true] {
         let mut tx = store.begin().await.unwrap();
         let output = [record(Topic::Jobs, "k", "out")];
-        transactional
-            .commit_in(tx.connection(), "g", partition, epoch, input.offset + 1)
-            .await
-            .unwrap();
+        transactional.commit_in(tx.connection(), "g", &[done]).await.unwrap();
         transactional.append_in(tx.connection(), &output).await.unwrap();
         // Nothing is visible before the commit.
         assert!(
@@ -71,9 +73,7 @@ async fn records_offset_and_writes_share_one_transaction() {
     until_owning(&mut successor, &mut BTreeSet::new(), 4).await;
     assert!(successor.epoch(partition) > epoch);
     let mut tx = store.begin().await.unwrap();
-    let refused = transactional
-        .commit_in(tx.connection(), "g", partition, epoch, input.offset + 1)
-        .await;
+    let refused = transactional.commit_in(tx.connection(), "g", &[done]).await;
     assert!(matches!(refused, Err(BusError::NotOwner { .. })), "{refused:?}");
 }
 
@@ -249,4 +249,61 @@ async fn a_cut_session_loses_its_partitions_and_joins_again() {
     assert_eq!(again, (partition, read));
     assert!(consumer.epoch(partition) > epoch);
     consumer.commit(partition, 1).await.unwrap();
+}
+
+/// The last version whose log has a row a record.
+const ROWS: i64 = 68;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_version_wrote_is_read_after_the_migration() {
+    let url = database::empty_database().await;
+    let store = Store::connect(&url, 5, Duration::from_secs(10)).await.unwrap();
+    let migrations = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+    let migrator = sqlx::migrate::Migrator::new(migrations).await.unwrap();
+    migrator.run_to(ROWS, store.pool()).await.unwrap();
+    sqlx::query("select log.topic_ensure('events', 1, '7 d', now())")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    let append =
+        "select log.append((select array[id] from log.topics), '{0}', '{3}', '{1,1,1}', '{0,1,2}', $1, $2, $3)";
+    let mut keys = vec!["k".as_bytes(), "\u{0}é".as_bytes(), b""];
+    let mut headers = vec![r#"["a","1","a","\u0000 \"é\""]"#, "[]", r#"["n","v"]"#];
+    let values: Vec<Vec<u8>> = vec![vec![0, 255, 7], Vec::new(), vec![b'x'; 5_000]];
+    for _ in 0..2 {
+        sqlx::query(append)
+            .bind(&keys)
+            .bind(&headers)
+            .bind(&values)
+            .execute(store.pool())
+            .await
+            .unwrap();
+        // The second half is in a segment of its own.
+        let _: i32 = sqlx::query_scalar("select log.segment_open((select id from log.topics), now())")
+            .fetch_one(store.pool())
+            .await
+            .unwrap();
+    }
+    store.migrate().await.unwrap();
+
+    let log = open(&store).await;
+    log.append(vec![record(Topic::Events, "k", "new")]).await.unwrap();
+    let mut consumer = log.subscribe("g", &[Topic::Events]).await.unwrap();
+    let read: Vec<bus::StoredRecord> = (take(&mut consumer, 7).await.into_iter())
+        .map(|(_, record)| record)
+        .collect();
+    keys.extend(keys.clone());
+    headers.extend(headers.clone());
+    let old: Vec<_> = read.iter().filter(|record| record.value != b"new").collect();
+    assert_eq!(old.len(), 6);
+    for (place, record) in old.into_iter().enumerate() {
+        assert_eq!(record.offset, i64::try_from(place).unwrap());
+        assert_eq!(record.key.as_bytes(), keys[place]);
+        assert_eq!(record.value, values[place % 3]);
+        let texts: Vec<&str> = (record.headers.iter())
+            .flat_map(|(name, value)| [&**name, &**value])
+            .collect();
+        let expected: Vec<String> = serde_json::from_str(headers[place]).unwrap();
+        assert_eq!(texts, expected);
+    }
 }

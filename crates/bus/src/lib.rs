@@ -200,21 +200,29 @@ pub trait Log: Send + Sync + std::fmt::Debug {
     }
 }
 
+/// How far a group has come in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub partition: Partition,
+    /// Under which ownership: [`Consumer::epoch`]'s.
+    pub epoch: i64,
+    /// Everything below is done.
+    pub next_offset: i64,
+}
+
 /// What the PostgreSQL bus adds: the records and the offset commit with the stage's own writes, in one transaction.
 #[async_trait]
 pub trait TransactionalLog: Send + Sync {
     /// Writes the records; they are durable, and visible to readers, when the caller's transaction commits. It holds the
     /// partitions' head rows until then: make it the transaction's last act.
     async fn append_in(&self, connection: &mut sqlx::PgConnection, records: &[NewRecord]) -> Result<(), BusError>;
-    /// Commits a group's offset. `epoch` is [`Consumer::epoch`]'s: when the partition has gone to another consumer in
-    /// between it answers [`BusError::NotOwner`], and the whole transaction must roll back.
+    /// Commits a group's offsets, each partition's once. When a partition has gone to another consumer in between it answers
+    /// [`BusError::NotOwner`], and the whole transaction must roll back.
     async fn commit_in(
         &self,
         connection: &mut sqlx::PgConnection,
         group: &str,
-        partition: Partition,
-        epoch: i64,
-        next_offset: i64,
+        offsets: &[Committed],
     ) -> Result<(), BusError>;
     /// To be called after the commit: wakes the readers of these topics, here and in other processes. Forgotten, they
     /// notice at their next poll, a second later.

@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use bus::Partition;
+use bus::{Committed, Partition};
 use events::Topic;
 use tokio::sync::Notify;
 
@@ -28,6 +28,16 @@ pub(crate) struct Position {
     pub generation: u64,
     pub epoch: i64,
     pub next_offset: i64,
+}
+
+impl Position {
+    pub fn committed(&self) -> Committed {
+        Committed {
+            partition: self.partition,
+            epoch: self.epoch,
+            next_offset: self.next_offset,
+        }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -1,12 +1,12 @@
 //! Writes what became of records, in batches: the ledger, the deferred table, the receipts, the offsets.
 //!
-//! There is one writer. While it writes a batch the next one gathers, so a lone message is written at once and a busy
-//! dispatcher writes many at a time. On Kafka the receipts of a batch are appended while the next one's transaction is under
+//! There is one writer. While it writes a batch, and for some milliseconds after it began, the next one gathers: so a lone
+//! message is written at once and a busy dispatcher writes many at a time. On Kafka the receipts of a batch are appended while the next one's transaction is under
 //! way. A batch that fails is written again: every part of it is idempotent.
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{BusError, NewRecord};
+use bus::{BusError, Committed, NewRecord};
 use domain::{Class, State};
 use events::Topic;
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use store::{
     deferred::park_key,
     messages::{AttemptOutcome, MessageRow, Settled, Verdict},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     GROUP,
@@ -28,6 +28,9 @@ use crate::{
 };
 
 const BATCH: usize = 500;
+/// Between the beginnings of two batches, at least, unless one is full: a transaction costs as much for few outcomes as for
+/// some dozens.
+const PACE: Duration = Duration::from_millis(10);
 
 #[derive(Debug, thiserror::Error)]
 enum WriteError {
@@ -66,11 +69,21 @@ pub(crate) async fn run(core: Arc<Core>, mut work: mpsc::UnboundedReceiver<Work>
     let (kept, keep) = mpsc::channel(1);
     let appending = tokio::spawn(append_kept(core.clone(), keep));
     let mut batch = Vec::with_capacity(BATCH);
+    let mut from = Instant::now();
     while !core.abandon.is_cancelled() {
         tokio::select! {
             () = core.abandon.cancelled() => break,
             count = work.recv_many(&mut batch, BATCH) => if count == 0 { break },
         }
+        if batch.len() < BATCH {
+            tokio::time::sleep_until(from).await;
+            while batch.len() < BATCH
+                && let Ok(more) = work.try_recv()
+            {
+                batch.push(more);
+            }
+        }
+        from = Instant::now() + PACE;
         let batch = std::mem::take(&mut batch);
         match keep_outcomes(&core, &batch).await {
             // It is done with: the next transaction's offsets count on that.
@@ -209,16 +222,8 @@ async fn keep_outcomes(core: &Core, batch: &[Work]) -> Result<Vec<NewRecord>, Wr
     if !written.records.is_empty() {
         log.append_in(tx.connection(), &written.records).await?;
     }
-    for position in &positions {
-        log.commit_in(
-            tx.connection(),
-            GROUP,
-            position.partition,
-            position.epoch,
-            position.next_offset,
-        )
-        .await?;
-    }
+    let offsets: Vec<Committed> = positions.iter().map(Position::committed).collect();
+    log.commit_in(tx.connection(), GROUP, &offsets).await?;
     crash::point("dispatcher-before-commit")?;
     tx.commit().await?;
     crash::point("dispatcher-after-commit")?;

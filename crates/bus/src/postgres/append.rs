@@ -4,29 +4,29 @@
 //! commit, so a record becomes visible only together with, or after, all that have lower offsets: a reader that goes by
 //! offset skips nothing. If the transaction rolls back, so do the offsets: there are no gaps either.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
-use events::{Header, Topic};
+use events::Topic;
 use sqlx::PgConnection;
 
-use super::catalog::Catalog;
+use super::{catalog::Catalog, packed::Body};
 use crate::{BusError, NewRecord, check_size, partition_for};
 
 /// So that a statement stays far below PostgreSQL's limit of 1 GB a message.
 pub(super) const STATEMENT_BYTES: usize = 32 << 20;
 pub(super) const STATEMENT_RECORDS: usize = 10_000;
 
-/// A batch as `log.append` takes it, borrowed from the records.
+/// A batch as `log.append` takes it.
 #[derive(Default)]
-struct Columns<'a> {
+struct Columns {
     topics: Vec<i16>,
     partitions: Vec<i32>,
     counts: Vec<i64>,
     slots: Vec<i32>,
     places: Vec<i32>,
-    keys: Vec<&'a [u8]>,
-    headers: Vec<String>,
-    bodies: Vec<&'a [u8]>,
+    records: Vec<i32>,
+    sizes: Vec<i32>,
+    bodies: Vec<Vec<u8>>,
 }
 
 /// Appends in statements of bounded size. Outside a transaction each is its own.
@@ -47,8 +47,8 @@ pub(super) async fn append(
             .bind(&columns.counts)
             .bind(&columns.slots)
             .bind(&columns.places)
-            .bind(&columns.keys)
-            .bind(&columns.headers)
+            .bind(&columns.records)
+            .bind(&columns.sizes)
             .bind(&columns.bodies)
             .execute(&mut *connection)
             .await
@@ -86,10 +86,11 @@ fn chunks(records: &[NewRecord]) -> impl Iterator<Item = &[NewRecord]> {
     })
 }
 
-async fn columns<'a>(catalog: &Catalog, records: &'a [NewRecord]) -> Result<Columns<'a>, BusError> {
+async fn columns(catalog: &Catalog, records: &[NewRecord]) -> Result<Columns, BusError> {
     let mut known = BTreeMap::new();
     let mut slots: BTreeMap<(i16, u32), usize> = BTreeMap::new();
     let mut columns = Columns::default();
+    let mut open: Vec<Body> = Vec::new();
     for record in records {
         let topic = match known.get(&record.topic) {
             Some(topic) => *topic,
@@ -104,69 +105,41 @@ async fn columns<'a>(catalog: &Catalog, records: &'a [NewRecord]) -> Result<Colu
             columns.topics.push(topic.id);
             columns.partitions.push(partition.cast_signed());
             columns.counts.push(0);
-            columns.counts.len() - 1
+            open.push(Body::new());
+            open.len() - 1
         });
-        // Both fit: a chunk has at most STATEMENT_RECORDS records.
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_possible_wrap,
-            reason = "at most STATEMENT_RECORDS"
-        )]
-        {
-            columns.slots.push(slot as i32 + 1);
-            columns.places.push(columns.counts[slot] as i32);
-        }
         columns.counts[slot] += 1;
-        columns.keys.push(record.key.as_bytes());
-        columns.headers.push(headers_to_json(&record.headers));
-        columns.bodies.push(&record.value);
+        open[slot].push(record);
+        if open[slot].is_full() {
+            let full = std::mem::replace(&mut open[slot], Body::new());
+            columns.close(slot, full);
+        }
+    }
+    for (slot, body) in open.into_iter().enumerate().filter(|(_, body)| body.records > 0) {
+        columns.close(slot, body);
     }
     Ok(columns)
 }
 
-/// `["name","value",…]`: order and repeated names are kept.
-fn headers_to_json(headers: &[Header]) -> String {
-    let mut json = Vec::with_capacity(2 + headers.iter().map(|(k, v)| k.len() + v.len() + 6).sum::<usize>());
-    json.push(b'[');
-    for (place, text) in headers.iter().flat_map(|(name, value)| [name, value]).enumerate() {
-        if place > 0 {
-            json.push(b',');
-        }
-        // Writing a text to memory cannot fail.
-        let _ = serde_json::to_writer(&mut json, text);
+impl Columns {
+    /// The slot's next row.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "at most STATEMENT_RECORDS records and little more than STATEMENT_BYTES"
+    )]
+    fn close(&mut self, slot: usize, body: Body) {
+        self.slots.push(slot as i32 + 1);
+        self.places.push(self.counts[slot] as i32 - 1);
+        self.records.push(body.records as i32);
+        self.sizes.push(body.bytes() as i32);
+        self.bodies.push(body.pack());
     }
-    json.push(b']');
-    String::from_utf8(json).unwrap_or_default()
-}
-
-/// A text that borrows from the JSON where it is written without escapes.
-#[derive(serde::Deserialize)]
-struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
-
-pub(super) fn headers_from_json(json: &str) -> Vec<Header> {
-    let mut texts = serde_json::from_str::<Vec<Borrowed<'_>>>(json)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|text| events::text(&text.0));
-    let mut headers = Vec::with_capacity(texts.len() / 2);
-    while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
-        headers.push((name, value));
-    }
-    headers
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn headers_come_back_in_order_and_with_every_character() {
-        let headers: Vec<Header> = [("a", "1"), ("a", "\u{0} \"quoted\" é"), ("", "")]
-            .map(|(name, value)| (name.into(), value.into()))
-            .into();
-        assert_eq!(headers_from_json(&headers_to_json(&headers)), headers);
-        assert_eq!(headers_to_json(&[]), "[]");
-    }
 
     #[test]
     fn a_large_batch_is_cut_by_bytes_and_by_count() {

@@ -1,10 +1,12 @@
 //! A group member on the PostgreSQL log.
 //!
 //! Its work on the database runs in tasks of its own, one at a time: a caller that gives up waiting ([`Consumer::next`] can
-//! be cancelled) leaves neither a half-read connection nor a partition that is locked and forgotten. Positions move only
-//! when a batch is handed out, so what a cancelled call had read is read again.
+//! be cancelled) leaves neither a half-read connection nor a partition that is locked and forgotten. What is read of several
+//! partitions at once waits here; positions move only when a batch is handed out, so what a cancelled call had read is read
+//! again.
 
 use std::{
+    collections::{BTreeMap, VecDeque},
     panic,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,7 +18,7 @@ use futures::future::{BoxFuture, FutureExt, select_all};
 use tokio::sync::{Mutex, watch};
 
 use super::{
-    Shared,
+    Shared, reading,
     session::{Session, SharedState, State, lock},
 };
 use crate::{BusError, Consumer, Delivery, Partition, ReadLimits, StoredRecord};
@@ -34,6 +36,8 @@ pub(super) struct PostgresConsumer {
     balanced: Option<Instant>,
     /// The partition of the last batch: the next one's turn comes first.
     last: Option<Partition>,
+    /// Read and not yet handed out.
+    ahead: BTreeMap<Partition, VecDeque<StoredRecord>>,
 }
 
 impl PostgresConsumer {
@@ -47,6 +51,7 @@ impl PostgresConsumer {
             looked: Instant::now(),
             balanced: None,
             last: None,
+            ahead: BTreeMap::new(),
         };
         consumer.on_session(|session| session.join().boxed()).await?;
         Ok(consumer)
@@ -62,40 +67,63 @@ impl PostgresConsumer {
         super::uncancelled(async move { work(&mut *session.lock().await).await }).await
     }
 
-    /// The next partition in turn that has records for us.
-    fn choose(&self) -> Option<Partition> {
+    /// What the group decided; nothing of a partition that went is handed out.
+    fn pending(&mut self) -> Option<Delivery> {
+        let delivery = lock(&self.state).pending.pop_front()?;
+        if let Delivery::Assign(partitions) | Delivery::Revoke(partitions) | Delivery::Lost(partitions) = &delivery {
+            self.ahead.retain(|partition, _| !partitions.contains(partition));
+        }
+        Some(delivery)
+    }
+
+    /// The partitions that have records for us, in turn.
+    fn ready(&self) -> Vec<Partition> {
         let state = lock(&self.state);
-        let ready: Vec<Partition> = state
+        let mut ready: Vec<Partition> = state
             .owned
             .iter()
             .filter(|(_, owned)| owned.is_readable() && owned.segment.is_some() && owned.end > owned.position)
             .map(|(partition, _)| *partition)
             .collect();
-        let after = ready.iter().find(|partition| Some(**partition) > self.last);
-        after.or(ready.first()).copied()
+        let later = ready.partition_point(|partition| Some(*partition) <= self.last);
+        ready.rotate_left(later);
+        ready
     }
 
-    /// Moves on past the records, unless the partition went or was sought elsewhere in between.
-    fn advance(&mut self, partition: Partition, records: &[StoredRecord]) -> bool {
+    /// A batch of what was read of a partition, if that is what comes next in it, and moves on past it.
+    fn hand_out(&mut self, partition: Partition, limits: ReadLimits) -> Option<Delivery> {
         let mut state = lock(&self.state);
-        let (Some(first), Some(last)) = (records.first(), records.last()) else {
-            // The segment's end: the records that we know of are in the next.
-            state.stale = true;
-            if let Some(owned) = state.owned.get_mut(&partition) {
-                owned.segment = None;
-            }
-            return false;
+        let ahead = self.ahead.get_mut(&partition)?;
+        let owned = state.owned.get_mut(&partition).filter(|owned| owned.is_readable());
+        let next = ahead.front().map(|record| record.offset);
+        let Some(owned) = owned.filter(|owned| Some(owned.position) == next) else {
+            // It went, or was sought elsewhere.
+            self.ahead.remove(&partition);
+            return None;
         };
-        let Some(owned) = state.owned.get_mut(&partition) else {
-            return false;
-        };
-        if owned.position != first.offset || !owned.is_readable() {
-            return false;
+        let count = reading::fitting(&*ahead, limits);
+        let records: Vec<StoredRecord> = ahead.drain(..count).collect();
+        if ahead.is_empty() {
+            self.ahead.remove(&partition);
         }
-        owned.position = last.offset + 1;
+        owned.position = records.last()?.offset + 1;
         owned.end = owned.end.max(owned.position);
         self.last = Some(partition);
-        true
+        Some(Delivery::Batch { partition, records })
+    }
+
+    /// Takes what was read of a partition.
+    fn keep(&mut self, partition: Partition, records: Vec<StoredRecord>) {
+        if !records.is_empty() {
+            self.ahead.insert(partition, records.into());
+            return;
+        }
+        // The segment's end: the records that we know of are in the next.
+        let mut state = lock(&self.state);
+        state.stale = true;
+        if let Some(owned) = state.owned.get_mut(&partition) {
+            owned.segment = None;
+        }
     }
 
     /// Waits for news, a change in the group or `until`.
@@ -123,28 +151,39 @@ impl Consumer for PostgresConsumer {
     async fn next(&mut self, limits: ReadLimits) -> Result<Delivery, BusError> {
         let until = Instant::now() + limits.wait;
         loop {
-            if let Some(delivery) = lock(&self.state).pending.pop_front() {
+            if let Some(delivery) = self.pending() {
                 return Ok(delivery);
             }
             if self.groups.has_changed().unwrap_or(false) || self.balanced.is_none_or(|at| at.elapsed() >= POLL) {
                 self.groups.mark_unchanged();
                 let done = self.on_session(|session| session.balance().boxed()).await;
-                if let Some(delivery) = lock(&self.state).pending.pop_front() {
+                if let Some(delivery) = self.pending() {
                     return Ok(delivery);
                 }
                 done?;
                 self.balanced = Some(Instant::now());
             }
-            if let Some(partition) = self.choose() {
+            let mut ready = self.ready();
+            if let Some(first) = ready.first().copied() {
+                if let Some(delivery) = self.hand_out(first, limits) {
+                    return Ok(delivery);
+                }
+                ready.retain(|partition| partition.topic == first.topic && !self.ahead.contains_key(partition));
                 let fetched = self
-                    .on_session(move |session| session.fetch(partition, limits).boxed())
+                    .on_session(move |session| session.fetch(ready, limits).boxed())
                     .await;
                 match fetched {
-                    Ok(records) if self.advance(partition, &records) => {
-                        return Ok(Delivery::Batch { partition, records });
+                    Ok(read) => {
+                        // Nobody has the connection any more: what we know of the partition is looked up again.
+                        if read.is_empty() {
+                            self.keep(first, Vec::new());
+                        }
+                        for (partition, records) in read {
+                            self.keep(partition, records);
+                        }
+                        continue;
                     }
-                    Ok(_) => continue,
-                    Err(error) => match lock(&self.state).pending.pop_front() {
+                    Err(error) => match self.pending() {
                         Some(delivery) => return Ok(delivery),
                         None => return Err(error),
                     },
@@ -157,7 +196,7 @@ impl Consumer for PostgresConsumer {
                     topic.mark_unchanged();
                 }
                 let done = self.on_session(|session| session.look().boxed()).await;
-                if let Some(delivery) = lock(&self.state).pending.pop_front() {
+                if let Some(delivery) = self.pending() {
                     return Ok(delivery);
                 }
                 done?;

@@ -1,4 +1,4 @@
-//! The log in PostgreSQL (schema `log`, migration 0005): what `tamtam up` runs on.
+//! The log in PostgreSQL (schema `log`, migrations 0005 and 0069): what `tamtam up` runs on.
 //!
 //! # What happens when somebody dies
 //! - While appending: the transaction is undone, offsets and all. After its commit but before the notification: readers
@@ -12,6 +12,7 @@ mod balance;
 mod catalog;
 mod consumer;
 mod maintain;
+mod packed;
 mod reading;
 mod session;
 mod share;
@@ -26,7 +27,7 @@ use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Bounds, BusError, Consumer, Lag, Log, NewRecord, Partition, PostgresConfig, ReadLimits, StoredRecord,
+    Bounds, BusError, Committed, Consumer, Lag, Log, NewRecord, Partition, PostgresConfig, ReadLimits, StoredRecord,
     TopicSettings, TransactionalLog, check_size,
 };
 pub use maintain::maintain;
@@ -212,17 +213,14 @@ async fn read_once(pool: &PgPool, place: reading::Place, limits: ReadLimits) -> 
         let Some(news) = news.first() else {
             break;
         };
-        let records = reading::fetch(
-            &mut connection,
-            news.segment,
-            place.partition,
-            news.position,
-            limits,
-            false,
-        )
-        .await
-        .map_err(BusError::Postgres)?;
-        if !records.is_empty() {
+        let wanted = [(place.partition, news.position)];
+        let mut read = reading::fetch(&mut connection, news.segment, &wanted, limits, false)
+            .await
+            .map_err(BusError::Postgres)?;
+        if let Some((_, mut records)) = read.pop()
+            && !records.is_empty()
+        {
+            records.truncate(reading::fitting(&records, limits));
             return Ok(records);
         }
     }
@@ -239,30 +237,44 @@ impl TransactionalLog for PostgresLog {
         &self,
         connection: &mut PgConnection,
         group: &str,
-        partition: Partition,
-        epoch: i64,
-        next_offset: i64,
+        offsets: &[Committed],
     ) -> Result<(), BusError> {
-        let topic = self.shared.catalog.known(partition.topic).await?.id;
-        let done = sqlx::query(
-            "update log.groups set next_offset = $5, committed_at = now()
-             where name = $1 and topic = $2 and partition = $3 and epoch = $4",
-        )
-        .bind(group)
-        .bind(topic)
-        .bind(partition.number.cast_signed())
-        .bind(epoch)
-        .bind(next_offset)
-        .execute(connection)
-        .await
-        .map_err(BusError::Postgres)?;
-        if done.rows_affected() == 1 {
+        if offsets.is_empty() {
             return Ok(());
         }
-        Err(BusError::NotOwner {
-            topic: partition.topic,
-            number: partition.number,
-        })
+        let mut topics = Vec::with_capacity(offsets.len());
+        for offset in offsets {
+            topics.push(self.shared.catalog.known(offset.partition.topic).await?.id);
+        }
+        let done: Vec<(i16, i32)> = sqlx::query_as(
+            "update log.groups g set next_offset = o.next_offset, committed_at = now()
+             from (select * from unnest($2::smallint[], $3::integer[], $4::bigint[], $5::bigint[])
+                       as o (topic, partition, epoch, next_offset) order by topic, partition) o
+             where g.name = $1 and g.topic = o.topic and g.partition = o.partition and g.epoch = o.epoch
+             returning g.topic, g.partition",
+        )
+        .bind(group)
+        .bind(&topics)
+        .bind(
+            offsets
+                .iter()
+                .map(|offset| offset.partition.number.cast_signed())
+                .collect::<Vec<_>>(),
+        )
+        .bind(offsets.iter().map(|offset| offset.epoch).collect::<Vec<_>>())
+        .bind(offsets.iter().map(|offset| offset.next_offset).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await
+        .map_err(BusError::Postgres)?;
+        let refused = (topics.iter().zip(offsets))
+            .find(|(topic, offset)| !done.contains(&(**topic, offset.partition.number.cast_signed())));
+        match refused {
+            None => Ok(()),
+            Some((_, offset)) => Err(BusError::NotOwner {
+                topic: offset.partition.topic,
+                number: offset.partition.number,
+            }),
+        }
     }
 
     fn announce(&self, topics: &[Topic]) {

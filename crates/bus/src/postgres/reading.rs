@@ -1,9 +1,12 @@
-//! Reading: first which partitions have news, then the records of one of them from its segment's table.
+//! Reading: first which partitions have news, then the records of those whose news are in the same segment, from its table.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::append::headers_from_json;
+use super::packed::{self, unpack};
 use crate::{ReadLimits, StoredRecord};
+
+/// Rows that are looked at in a partition. When little comes at a time a row has few records; more are there next time.
+const ROWS: i64 = 64;
 
 /// A place in a partition.
 #[derive(Clone, Copy, Debug)]
@@ -52,58 +55,79 @@ pub(super) async fn news(connection: &mut PgConnection, places: &[Place]) -> Res
         .await
 }
 
-/// Offset, time, key, headers, value.
-type Row = (i64, i64, Vec<u8>, String, Vec<u8>);
+/// Partition, last offset, how many, time, body.
+type Row = (i32, i64, i32, i64, Vec<u8>);
 
-/// Records from `from` on, as many as fit the limits, and at least one if there is any. Empty at the segment's end, and
-/// when retention has dropped the segment: ask for news again.
+/// Records of these partitions, each from an offset on: as many as fit the limits, which are shared between them, and those
+/// that share a row with the last; at least one if there is any. None of a partition at its segment's end, and when retention
+/// has dropped the segment: ask for news again.
 ///
 /// A plan is not `kept` on connections that others use as well: one made for a small table must not outlive its growth.
 pub(super) async fn fetch(
     connection: &mut PgConnection,
     segment: i32,
-    partition: i32,
-    from: i64,
+    wanted: &[(i32, i64)],
     limits: ReadLimits,
     kept: bool,
-) -> Result<Vec<StoredRecord>, sqlx::Error> {
-    // The sizes are known without reading large values, so a batch that will not fit is not read for nothing.
+) -> Result<Vec<(i32, Vec<StoredRecord>)>, sqlx::Error> {
+    // The sizes are known without reading large bodies, so what will not fit is not read for nothing.
     let sql = format!(
-        r#"select "offset", appended_ms, key, headers, value from (
-            select "offset", appended_ms, key, headers, value,
-                sum(size) over (order by "offset" rows unbounded preceding) - size as before
-            from (
-                select "offset", appended_ms, key, headers::text as headers, value,
-                    octet_length(key) + octet_length(headers::text) + octet_length(value) as size
-                from log.records_{segment}
-                where partition = $1 and "offset" >= $2
-                order by "offset" limit $3) r) s
-        where before < $4 order by "offset""#
+        r#"select p.partition, b.last_offset, b.records, b.appended_ms, b.body
+        from unnest($1::integer[], $2::bigint[]) as p (partition, position) cross join lateral (
+            select last_offset, records, appended_ms, body from (
+                select last_offset, records, appended_ms, body,
+                    sum(records) over w - records as records_before, sum(bytes) over w - bytes as bytes_before
+                from (
+                    select * from log.batches_{segment} t
+                    where t.partition = p.partition and t.last_offset >= p.position
+                    order by t.last_offset limit {ROWS}) r
+                window w as (order by last_offset rows unbounded preceding)) s
+            where records_before < $3 and bytes_before < $4) b
+        order by p.partition, b.last_offset"#
     );
+    let shared = |limit: usize| i64::try_from(limit.div_ceil(wanted.len().max(1)).max(1)).unwrap_or(i64::MAX);
     let rows: Result<Vec<Row>, sqlx::Error> = sqlx::query_as(AssertSqlSafe(sql))
         .persistent(kept)
-        .bind(partition)
-        .bind(from)
-        .bind(i64::try_from(limits.records.max(1)).unwrap_or(i64::MAX))
-        .bind(i64::try_from(limits.bytes.max(1)).unwrap_or(i64::MAX))
+        .bind(wanted.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())
+        .bind(wanted.iter().map(|(_, from)| *from).collect::<Vec<_>>())
+        .bind(shared(limits.records))
+        .bind(shared(limits.bytes))
         .fetch_all(connection)
         .await;
-    match rows {
-        Ok(rows) => Ok(rows
-            .into_iter()
-            .map(|(offset, timestamp_ms, key, headers, value)| StoredRecord {
-                offset,
-                timestamp_ms,
-                key: match String::from_utf8(key) {
-                    Ok(key) => key,
-                    Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-                },
-                headers: headers_from_json(&headers),
-                value,
-            })
-            .collect()),
+    let rows = match rows {
+        Ok(rows) => rows,
         // undefined_table
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => Ok(Vec::new()),
-        Err(error) => Err(error),
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let mut read: Vec<(i32, Vec<StoredRecord>)> =
+        wanted.iter().map(|(partition, _)| (*partition, Vec::new())).collect();
+    for (partition, last_offset, records, appended_ms, body) in rows {
+        let row = packed::Row {
+            last_offset,
+            records,
+            appended_ms,
+            body: &body,
+        };
+        let place = wanted.iter().position(|(wanted, _)| *wanted == partition);
+        let Some(place) = place else { continue };
+        let unpacked = unpack(&row, wanted[place].1).ok_or_else(|| {
+            sqlx::Error::Decode(format!("a batch of log segment {segment} cannot be unpacked").into())
+        })?;
+        read[place].1.extend(unpacked);
     }
+    Ok(read)
+}
+
+/// How many of these go into a batch: the first always, and the last may go over the bytes.
+pub(super) fn fitting<'a>(records: impl IntoIterator<Item = &'a StoredRecord>, limits: ReadLimits) -> usize {
+    let mut bytes = 0;
+    let fits = |record: &&StoredRecord| {
+        let fits = bytes < limits.bytes.max(1);
+        bytes += record.size();
+        fits
+    };
+    (records.into_iter().take(limits.records.max(1)))
+        .take_while(fits)
+        .count()
 }

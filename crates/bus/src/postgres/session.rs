@@ -206,18 +206,38 @@ impl Session {
         Ok(())
     }
 
-    /// Records of one partition from its position on; the position is the caller's to move.
-    pub async fn fetch(&mut self, partition: Partition, limits: ReadLimits) -> Result<Vec<StoredRecord>, BusError> {
-        let place = lock(&self.state)
-            .owned
-            .get(&partition)
-            .and_then(|owned| Some((owned.segment?, owned.position)));
-        let (Some((segment, from)), Some(connected)) = (place, self.connected.as_mut()) else {
+    /// Records of the first of these partitions, and of those others whose next records are in the same segment, each from its
+    /// position on; the positions are the caller's to move.
+    pub async fn fetch(
+        &mut self,
+        partitions: Vec<Partition>,
+        limits: ReadLimits,
+    ) -> Result<Vec<(Partition, Vec<StoredRecord>)>, BusError> {
+        let mut segment = None;
+        let mut asked = Vec::with_capacity(partitions.len());
+        let mut wanted = Vec::with_capacity(partitions.len());
+        {
+            let state = lock(&self.state);
+            for partition in partitions {
+                let Some(owned) = state.owned.get(&partition) else {
+                    continue;
+                };
+                if owned.segment.is_some() && segment.get_or_insert(owned.segment) == &owned.segment {
+                    asked.push(partition);
+                    wanted.push((partition.number.cast_signed(), owned.position));
+                }
+            }
+        }
+        let (Some(Some(segment)), Some(connected)) = (segment, self.connected.as_mut()) else {
             return Ok(Vec::new());
         };
-        let number = partition.number.cast_signed();
-        let records = reading::fetch(&mut connected.connection, segment, number, from, limits, true).await;
-        records.map_err(|error| self.lose(error))
+        match reading::fetch(&mut connected.connection, segment, &wanted, limits, true).await {
+            Ok(read) => Ok(asked
+                .into_iter()
+                .zip(read.into_iter().map(|(_, records)| records))
+                .collect()),
+            Err(error) => Err(self.lose(error)),
+        }
     }
 
     pub async fn commit(&mut self, partition: Partition, next_offset: i64) -> Result<(), BusError> {

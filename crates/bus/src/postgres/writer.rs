@@ -1,11 +1,17 @@
 //! Few writers a process: appends that wait while others are being written go together in the next statement, so that a
-//! thousand callers with a record each share a commit instead of queueing for the head rows with one each. A caller alone
-//! waits for nobody. Two writers, so that one prepares its statement while the other's is committed.
+//! thousand callers with a record each share a commit instead of queueing for the head rows with one each. Two writers, so
+//! that one prepares its statement while the other's is committed.
+//!
+//! A statement begins some milliseconds after the one before at the earliest: callers that come one after the other would
+//! else have a commit each. A caller alone waits for nobody.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     append::{self, STATEMENT_BYTES, STATEMENT_RECORDS, topics_of},
@@ -17,6 +23,8 @@ use crate::{BusError, NewRecord};
 const WRITERS: usize = 2;
 /// Callers beyond this many wait for room.
 const WAITING: usize = 1_024;
+/// Between the beginnings of two statements, at least.
+const PACE: Duration = Duration::from_millis(4);
 
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -32,7 +40,10 @@ impl Writer {
     /// They end, after what is under way, when the log is dropped.
     pub fn start(pool: PgPool, catalog: Arc<Catalog>, wake: Arc<Wake>) -> Writer {
         let (queue, requests) = mpsc::channel(WAITING);
-        let requests = Arc::new(Mutex::new(requests));
+        let requests = Arc::new(Mutex::new(Waiting {
+            requests,
+            from: Instant::now(),
+        }));
         for _ in 0..WRITERS {
             tokio::spawn(write(pool.clone(), catalog.clone(), wake.clone(), requests.clone()));
         }
@@ -47,7 +58,13 @@ impl Writer {
     }
 }
 
-type Requests = Arc<Mutex<mpsc::Receiver<Request>>>;
+type Requests = Arc<Mutex<Waiting>>;
+
+struct Waiting {
+    requests: mpsc::Receiver<Request>,
+    /// When the next statement may begin.
+    from: Instant,
+}
 
 async fn write(pool: PgPool, catalog: Arc<Catalog>, wake: Arc<Wake>, requests: Requests) {
     loop {
@@ -99,8 +116,11 @@ async fn write(pool: PgPool, catalog: Arc<Catalog>, wake: Arc<Wake>, requests: R
 
 /// The next request and those that wait behind it, as many as go in one statement.
 async fn gather(requests: &Requests) -> Option<Vec<Request>> {
-    let mut requests = requests.lock().await;
+    let mut guard = requests.lock().await;
+    let Waiting { requests, from } = &mut *guard;
     let mut waiting = vec![requests.recv().await?];
+    tokio::time::sleep_until(*from).await;
+    *from = Instant::now() + PACE;
     let (mut records, mut bytes) = (0, 0);
     loop {
         let last = waiting.last()?;

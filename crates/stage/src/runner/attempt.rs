@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use bus::{BusError, Log, MAX_RECORD_BYTES, NewRecord};
+use bus::{BusError, Committed, Log, MAX_RECORD_BYTES, NewRecord};
 use events::Topic;
 use store::{Store, StoreError};
 
@@ -107,10 +107,13 @@ impl<S: Step> Shared<S> {
                     log.append_in(tx.connection(), &emit).await?;
                 }
                 crash::point("stage-after-append")?;
-                for Part { batch, offsets } in parts {
-                    log.commit_in(tx.connection(), stage, batch.partition, batch.epoch, offsets.end)
-                        .await?;
-                }
+                let done = |part: &Part| Committed {
+                    partition: part.batch.partition,
+                    epoch: part.batch.epoch,
+                    next_offset: part.offsets.end,
+                };
+                let done: Vec<Committed> = parts.iter().map(done).collect();
+                log.commit_in(tx.connection(), stage, &done).await?;
                 crash::point("stage-before-commit")?;
                 tx.commit().await?;
                 log.announce(&topics_of(&emit));
