@@ -62,8 +62,11 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     let most = get(&report::medians(&runs), "messages_per_second").unwrap_or(0.0);
     for share in SHARES {
         let rate = most * f64::from(share) / 100.0;
-        let before = batches(&stand).await;
+        let (before, meter, published) = (batches(&stand).await, stand.meter(), numbers.published);
         let (p50, p99) = latency(&stand, &mut numbers, rate, period / 3).await?;
+        let mut used = Figures::new();
+        (stand.meter()).since(&meter, numbers.published - published, &mut used);
+        let used = get(&used, "cpu_us_per_message").unwrap_or(0.0);
         if common.statements {
             report::say(&format!("at {share} %: {}", way(&stand).await?));
             for (stage, (seconds, count, records)) in batches(&stand).await {
@@ -76,6 +79,7 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
         for run in &mut runs {
             put(run, format!("p50_ms_at_{share}_percent"), p50);
             put(run, format!("p99_ms_at_{share}_percent"), p99);
+            put(run, format!("cpu_us_per_message_at_{share}_percent"), used);
         }
     }
     for run in &mut runs {

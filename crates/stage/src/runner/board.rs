@@ -173,6 +173,12 @@ impl Board {
         starts
     }
 
+    /// How many records could be started.
+    pub fn waiting(&self) -> usize {
+        let free = self.slots.values().filter(|slot| !slot.busy && !slot.revoked);
+        free.flat_map(|slot| &slot.waiting).map(Batch::len).sum()
+    }
+
     /// `commits`: what is done is yet to be committed through the consumer. A batch of an earlier ownership changes nothing.
     pub fn finished(&mut self, done: &Finished, commits: bool) {
         let Some(slot) = self.slots.get_mut(&done.partition) else {

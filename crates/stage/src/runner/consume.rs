@@ -3,6 +3,7 @@
 use std::{
     panic,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -28,6 +29,10 @@ const GRACE: Duration = Duration::from_millis(3);
 /// How often offsets are committed where that is no part of the transaction. What a crash repeats changes nothing, and each
 /// commit is a request that the reading waits for.
 const COMMIT_EVERY: Duration = Duration::from_millis(100);
+/// Between the beginnings of two batches, at least, unless as much waits as a batch takes. Under a light load batches of a few
+/// records would else follow one another without a pause and take the processor from the other stages: what each costs does
+/// not depend on how few they are. Who has waited for longer is not held up.
+const PACE: Duration = Duration::from_millis(10);
 const CLOSE: Duration = Duration::from_secs(5);
 
 pub(super) struct Consumption<S> {
@@ -44,6 +49,8 @@ pub(super) struct Consumption<S> {
     chores_from: Instant,
     /// The next commit's turn, unless a partition is asked back.
     commit_from: Instant,
+    /// No batch before, unless a whole one waits.
+    start_from: Instant,
     chores: Backoff,
     owned: watch::Sender<Vec<Partition>>,
 }
@@ -66,6 +73,7 @@ impl<S: Step> Consumption<S> {
             asked: Vec::new(),
             chores_from: Instant::now(),
             commit_from: Instant::now(),
+            start_from: Instant::now(),
             chores: Backoff::new(config.retry_min, config.retry_max),
             owned,
         }
@@ -75,7 +83,6 @@ impl<S: Step> Consumption<S> {
     pub async fn run(mut self, mut consumer: Box<dyn Consumer>, shutdown: CancellationToken) -> Result<(), BusError> {
         let mut errors = Backoff::new(self.shared.config.retry_min, self.shared.config.retry_max);
         let stopped = loop {
-            self.start();
             self.do_chores(&mut *consumer).await;
             match self.wait(&mut *consumer, &shutdown).await {
                 Event::Stop => break Ok(()),
@@ -86,6 +93,7 @@ impl<S: Step> Consumption<S> {
                 }
                 Event::Delivery(Err(error)) if !error.is_transient() => break Err(error),
                 Event::Delivery(Err(error)) => {
+                    self.start();
                     let wait = errors.wait();
                     if errors.is_telling() {
                         tracing::warn!(stage = self.shared.step.name(), %error, "the bus cannot be read, trying again");
@@ -109,6 +117,9 @@ impl<S: Step> Consumption<S> {
     /// Starts what can be started.
     fn start(&mut self) {
         while self.running.len() < self.shared.config.concurrency.max(1) {
+            if Instant::now() < self.start_from && self.board.waiting() < self.shared.config.batch_records {
+                return;
+            }
             let starts = self.board.start(self.shared.config.batch_records);
             let Some(first) = starts.first() else { return };
             let span = tracing::debug_span!(
@@ -119,6 +130,7 @@ impl<S: Step> Consumption<S> {
                 records = starts.iter().map(|start| start.batch.len()).sum::<usize>(),
             );
             let work = together(self.shared.clone(), starts);
+            self.start_from = Instant::now() + PACE;
             self.running.push(tokio::spawn(work.instrument(span)));
         }
     }
@@ -132,6 +144,13 @@ impl<S: Step> Consumption<S> {
         };
         let next = consumer.next(limits);
         tokio::pin!(next);
+        // What is at hand goes with what waits: a batch costs almost the same, whatever is in it.
+        if self.board.waiting() < self.shared.config.batch_records
+            && let Poll::Ready(delivery) = futures::poll!(&mut next)
+        {
+            return Event::Delivery(delivery);
+        }
+        self.start();
         // What is to be done already has been tried just now.
         let mut until = self.commits_due();
         loop {
@@ -146,6 +165,7 @@ impl<S: Step> Consumption<S> {
                     until = until.into_iter().chain(due).min();
                 }
                 () = sleep_until(until.unwrap_or_else(Instant::now).into()), if until.is_some() => return Event::Chores,
+                () = sleep_until(self.start_from.into()), if self.running.is_empty() && self.board.waiting() > 0 => self.start(),
                 () = shutdown.cancelled() => return Event::Stop,
             }
         }
