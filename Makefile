@@ -164,7 +164,7 @@ bench-triggers: bench-examples ## what an event costs the segmenter with 10, 1,0
 
 bench-instructions: ## instructions of the pure hot functions, against the committed counts
 	$(INSTALL) build valgrind
-	cargo build --release --locked -p bench --bin hot
+	cargo build --release --locked -p hot
 	target/release/hot check
 
 bench-document: bench-build ## put what was measured into docs/benchmarks.md

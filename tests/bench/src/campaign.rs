@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::{
-    Common,
+    Common, pipeline,
     report::{self, Figures, put},
     stand::{Plan, Stand},
 };
@@ -124,6 +124,9 @@ pub async fn once(common: &Common, recipients: u64, gateway: &'static str, conta
     let launched = launch(&stand, &id)?;
     stand.taken(recipients, PATIENCE).await?;
     let used = stand.meter();
+    if common.statements {
+        pipeline::statements(&stand, recipients).await?;
+    }
     let texts = stand.simulator.texts().await?;
     let since = |at: Timestamp| (at.as_millisecond() - launched.as_millisecond()) as f64 / 1e3;
     let first = texts.iter().map(|text| since(text.at)).fold(f64::INFINITY, f64::min);

@@ -217,7 +217,7 @@ async fn batches(stand: &Stand) -> BTreeMap<String, (f64, f64, f64)> {
 }
 
 /// Where PostgreSQL's time went, by statement.
-async fn statements(stand: &Stand, messages: u64) -> Result<()> {
+pub async fn statements(stand: &Stand, messages: u64) -> Result<()> {
     sqlx::query("create extension if not exists pg_stat_statements")
         .execute(stand.store.pool())
         .await?;

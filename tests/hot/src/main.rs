@@ -1,5 +1,5 @@
 //! Instructions of the pure hot functions, counted by callgrind, against the ones that are committed
-//! (`tests/bench/instructions.json`). Time varies with the machine; instructions hardly do, so a change that makes one of
+//! (`tests/hot/instructions.json`). Time varies with the machine; instructions hardly do, so a change that makes one of
 //! these dearer is seen on any machine: `make bench-instructions`; after a change on purpose, `hot record`.
 //!
 //! A function's count is the difference between two runs, one of which calls it more often: what the process itself costs
@@ -26,7 +26,7 @@ use resources::{Composer, Snapshot, parse_toml, rules::Stopped};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-const COMMITTED: &str = "tests/bench/instructions.json";
+const COMMITTED: &str = "tests/hot/instructions.json";
 /// A count may be so much above the committed one.
 const TOLERANCE: f64 = 0.10;
 const CALLS: (u32, u32) = (200, 1_200);
