@@ -114,9 +114,14 @@ impl<S: Step> Consumption<S> {
         stopped
     }
 
+    /// Whether a further batch may be worked on.
+    fn is_free(&self) -> bool {
+        self.running.len() < self.shared.config.concurrency.max(1)
+    }
+
     /// Starts what can be started.
     fn start(&mut self) {
-        while self.running.len() < self.shared.config.concurrency.max(1) {
+        while self.is_free() {
             if Instant::now() < self.start_from && self.board.waiting() < self.shared.config.batch_records {
                 return;
             }
@@ -165,7 +170,7 @@ impl<S: Step> Consumption<S> {
                     until = until.into_iter().chain(due).min();
                 }
                 () = sleep_until(until.unwrap_or_else(Instant::now).into()), if until.is_some() => return Event::Chores,
-                () = sleep_until(self.start_from.into()), if self.running.is_empty() && self.board.waiting() > 0 => self.start(),
+                () = sleep_until(self.start_from.into()), if self.is_free() && self.board.waiting() > 0 => self.start(),
                 () = shutdown.cancelled() => return Event::Stop,
             }
         }
