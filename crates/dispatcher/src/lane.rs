@@ -160,7 +160,7 @@ impl Lane {
 
     /// How many records may be unfinished.
     fn most(&self) -> usize {
-        (self.batch_records * 4).max(1_000)
+        (self.batch_records * 4).max(2_500)
     }
 
     /// Back-pressure: reads on only while there is room.

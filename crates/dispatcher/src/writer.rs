@@ -1,8 +1,10 @@
 //! Writes what became of records, in batches: the ledger, the deferred table, the receipts, the offsets.
 //!
-//! There is one writer. While it writes a batch, and for some milliseconds after it began, the next one gathers: so a lone
-//! message is written at once and a busy dispatcher writes many at a time. On Kafka the receipts of a batch are appended while the next one's transaction is under
-//! way. A batch that fails is written again: every part of it is idempotent.
+//! While a batch is written, and for some milliseconds after it began, the next one gathers: so a lone message is written at
+//! once and a busy dispatcher writes many at a time. On Kafka a second transaction is begun beside the first when a whole
+//! batch waits: a single connection of PostgreSQL writes half of what two cores can. The receipts of a batch
+//! are appended while the next transactions are under way. On the PostgreSQL bus receipts and offsets are part of the
+//! transaction, so there they come one after the other. A batch that fails is written again: every part of it is idempotent.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +18,7 @@ use store::{
     deferred::park_key,
     messages::{AttemptOutcome, MessageRow, Settled, Verdict},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::{
     GROUP,
@@ -28,6 +30,8 @@ use crate::{
 };
 
 const BATCH: usize = 500;
+/// Transactions at the same time where offsets are no part of them.
+const TRANSACTIONS: usize = 2;
 /// Between the beginnings of two batches, at least, unless one is full: a transaction costs as much for few outcomes as for
 /// some dozens.
 const PACE: Duration = Duration::from_millis(10);
@@ -68,41 +72,55 @@ struct Kept {
 pub(crate) async fn run(core: Arc<Core>, mut work: mpsc::UnboundedReceiver<Work>) {
     let (kept, keep) = mpsc::channel(1);
     let appending = tokio::spawn(append_kept(core.clone(), keep));
+    let most = match core.log.transactional() {
+        Some(_) => 1,
+        None => TRANSACTIONS,
+    };
+    let mut running = JoinSet::new();
     let mut batch = Vec::with_capacity(BATCH);
     let mut from = Instant::now();
-    while !core.abandon.is_cancelled() {
+    let mut open = true;
+    while open || !batch.is_empty() || !running.is_empty() {
+        let starts = match running.len() {
+            0 => batch.len() >= BATCH || (!batch.is_empty() && Instant::now() >= from),
+            under_way => batch.len() >= BATCH && under_way < most,
+        };
+        if starts {
+            from = Instant::now() + PACE;
+            running.spawn(write_one(core.clone(), std::mem::take(&mut batch), kept.clone()));
+        }
+        let room = BATCH - batch.len();
         tokio::select! {
             () = core.abandon.cancelled() => break,
-            count = work.recv_many(&mut batch, BATCH) => if count == 0 { break },
-        }
-        if batch.len() < BATCH {
-            tokio::time::sleep_until(from).await;
-            while batch.len() < BATCH
-                && let Ok(more) = work.try_recv()
-            {
-                batch.push(more);
-            }
-        }
-        from = Instant::now() + PACE;
-        let batch = std::mem::take(&mut batch);
-        match keep_outcomes(&core, &batch).await {
-            // It is done with: the next transaction's offsets count on that.
-            Ok(_) if core.log.transactional().is_some() => settle(&core, batch),
-            // Nobody takes it any more: the dispatcher gives up.
-            Ok(records) => {
-                if kept.send(Kept { batch, records }).await.is_err() {
-                    break;
-                }
-            }
-            // Whatever it is, it shows again there.
-            Err(_) => write_all(&core, batch).await,
+            count = work.recv_many(&mut batch, room), if open && room > 0 => open = count > 0,
+            Some(ended) = running.join_next() => rethrow(ended),
+            () = tokio::time::sleep_until(from), if running.is_empty() && !batch.is_empty() => {}
         }
     }
+    // A transaction is not broken off half-way.
+    while let Some(ended) = running.join_next().await {
+        rethrow(ended);
+    }
     drop(kept);
-    if let Err(error) = appending.await
+    rethrow(appending.await);
+}
+
+fn rethrow(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
         && let Ok(panic) = error.try_into_panic()
     {
         std::panic::resume_unwind(panic);
+    }
+}
+
+async fn write_one(core: Arc<Core>, batch: Vec<Work>, kept: mpsc::Sender<Kept>) {
+    match keep_outcomes(&core, &batch).await {
+        // It is done with: the next transaction's offsets count on that.
+        Ok(_) if core.log.transactional().is_some() => settle(&core, batch),
+        // Where nobody takes it any more the dispatcher gives up.
+        Ok(records) => drop(kept.send(Kept { batch, records }).await),
+        // Whatever it is, it shows again there.
+        Err(_) => write_all(&core, batch).await,
     }
 }
 
