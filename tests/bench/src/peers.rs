@@ -164,7 +164,8 @@ async fn tamtam(common: &Common, figures: &mut Figures) -> Result<()> {
     for (name, bus) in [("tamtam_kafka", common.bus.clone()), ("tamtam_postgres", Bus::Postgres)] {
         let stand = Stand::start(Plan::new(bus)).await?;
         let mut numbers = Numbers { published: 0 };
-        pipeline::sustained(&stand, &mut numbers, (period / 6).max(Duration::from_secs(2))).await?;
+        // Kafka compiles its code for some ten seconds of load.
+        pipeline::sustained(&stand, &mut numbers, (period / 2).max(Duration::from_secs(2))).await?;
         let run = pipeline::sustained(&stand, &mut numbers, period).await?;
         put(figures, name, get(&run, "messages_per_second").unwrap_or(0.0));
     }

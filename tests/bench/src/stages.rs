@@ -113,7 +113,7 @@ async fn once(common: &Common, events: u64) -> Result<Figures> {
 
 /// The dispatcher alone on a filled topic: messages a second.
 pub async fn dispatcher(common: &Common) -> Result<f64> {
-    let events = common.scaled(100_000);
+    let events = common.scaled(300_000);
     let plan = Plan {
         roles: vec!["ingest", "segmenter", "renderer"],
         ..Plan::new(common.bus.clone())
