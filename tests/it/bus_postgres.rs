@@ -44,8 +44,10 @@ async fn records_offset_and_writes_share_one_transaction() {
     for commit in [false, true] {
         let mut tx = store.begin().await.unwrap();
         let output = [record(Topic::Jobs, "k", "out")];
-        transactional.commit_in(tx.connection(), "g", &[done]).await.unwrap();
-        transactional.append_in(tx.connection(), &output).await.unwrap();
+        transactional
+            .finish_in(tx.connection(), "g", &[done], &output)
+            .await
+            .unwrap();
         // Nothing is visible before the commit.
         assert!(
             log.bounds(Topic::Jobs)
@@ -56,7 +58,7 @@ async fn records_offset_and_writes_share_one_transaction() {
         );
         if commit {
             tx.commit().await.unwrap();
-            transactional.announce(&[Topic::Jobs]);
+            transactional.announce(&output);
         } else {
             drop(tx);
         }
@@ -72,9 +74,11 @@ async fn records_offset_and_writes_share_one_transaction() {
     let mut successor = log.subscribe("g", &[Topic::Events]).await.unwrap();
     until_owning(&mut successor, &mut BTreeSet::new(), 4).await;
     assert!(successor.epoch(partition) > epoch);
-    let mut tx = store.begin().await.unwrap();
-    let refused = transactional.commit_in(tx.connection(), "g", &[done]).await;
-    assert!(matches!(refused, Err(BusError::NotOwner { .. })), "{refused:?}");
+    for output in [vec![], vec![record(Topic::Jobs, "k", "late")]] {
+        let mut tx = store.begin().await.unwrap();
+        let refused = transactional.finish_in(tx.connection(), "g", &[done], &output).await;
+        assert!(matches!(refused, Err(BusError::NotOwner { .. })), "{refused:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,7 +97,8 @@ async fn an_open_transaction_is_waited_for_and_not_passed() {
         let log = log.clone();
         async move { log.append(vec![record(Topic::Events, "k", "second")]).await }
     });
-    assert!(matches!(consumer.next(LIMITS).await.unwrap(), Delivery::Idle));
+    let next = consumer.next(LIMITS).await.unwrap();
+    assert!(matches!(next, Delivery::Idle), "{next:?}");
     assert!(!second.is_finished());
     tx.commit().await.unwrap();
     second.await.unwrap().unwrap();

@@ -66,3 +66,4 @@ mod store_migrations;
 mod stranger;
 mod text;
 mod traces;
+mod transactions;

@@ -160,14 +160,12 @@ impl Api {
             .zip(&new)
             .filter_map(|((_, record), new)| new.then_some(record))
             .collect();
-        let mut topics: Vec<Topic> = records.iter().map(|record| record.topic).collect();
-        topics.dedup();
         let count = records.len();
         match self.log.transactional() {
             Some(log) => {
                 log.append_in(tx.connection(), &records).await?;
                 tx.commit().await?;
-                log.announce(&topics);
+                log.announce(&records);
             }
             None => {
                 self.log.append(records).await?;

@@ -216,17 +216,19 @@ pub trait TransactionalLog: Send + Sync {
     /// Writes the records; they are durable, and visible to readers, when the caller's transaction commits. It holds the
     /// partitions' head rows until then: make it the transaction's last act.
     async fn append_in(&self, connection: &mut sqlx::PgConnection, records: &[NewRecord]) -> Result<(), BusError>;
-    /// Commits a group's offsets, each partition's once. When a partition has gone to another consumer in between it answers
-    /// [`BusError::NotOwner`], and the whole transaction must roll back.
-    async fn commit_in(
+    /// Commits a group's offsets, each partition's once, and writes the records, in one statement as far as they fit. When a
+    /// partition has gone to another consumer in between it answers [`BusError::NotOwner`], and the whole transaction must
+    /// roll back. Offsets without records are committed alone.
+    async fn finish_in(
         &self,
         connection: &mut sqlx::PgConnection,
         group: &str,
         offsets: &[Committed],
+        records: &[NewRecord],
     ) -> Result<(), BusError>;
-    /// To be called after the commit: wakes the readers of these topics, here and in other processes. Forgotten, they
+    /// To be called after the commit with what was appended: wakes its readers, here and in other processes. Forgotten, they
     /// notice at their next poll, a second later.
-    fn announce(&self, topics: &[Topic]);
+    fn announce(&self, records: &[NewRecord]);
 }
 
 /// A member of a consumer group.

@@ -237,21 +237,16 @@ async fn keep_outcomes(core: &Core, batch: &[Work]) -> Result<Vec<NewRecord>, Wr
         return Ok(written.records);
     };
     let positions = core.offsets.positions_with(&done);
-    if !written.records.is_empty() {
-        log.append_in(tx.connection(), &written.records).await?;
-    }
     let offsets: Vec<Committed> = positions.iter().map(Position::committed).collect();
-    log.commit_in(tx.connection(), GROUP, &offsets).await?;
+    log.finish_in(tx.connection(), GROUP, &offsets, &written.records)
+        .await?;
     crash::point("dispatcher-before-commit")?;
     tx.commit().await?;
     crash::point("dispatcher-after-commit")?;
     for position in &positions {
         core.offsets.committed(position);
     }
-    let mut topics: Vec<Topic> = written.records.iter().map(|record| record.topic).collect();
-    topics.sort_unstable();
-    topics.dedup();
-    log.announce(&topics);
+    log.announce(&written.records);
     Ok(Vec::new())
 }
 

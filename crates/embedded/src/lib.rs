@@ -128,6 +128,26 @@ impl Cluster {
         format!("postgres://tamtam:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
+    /// The same over its Unix socket, which takes a fifth less of the processor for each statement; over TCP where the
+    /// directory's path is not fit for a socket.
+    pub fn socket_url(&self, database: &str) -> String {
+        match self.socket_directory() {
+            Some(directory) => format!(
+                "postgres://tamtam:{}@localhost:{}/{database}?host={directory}",
+                self.password, self.port
+            ),
+            None => self.url(database),
+        }
+    }
+
+    /// The cluster's own directory, which only its owner can enter. A socket's path has at most 107 bytes (unix(7)), and what
+    /// is not plain would have to be quoted for the shell, for PostgreSQL's list and in a URL.
+    fn socket_directory(&self) -> Option<&str> {
+        let directory = self.directory.to_str()?;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+        (directory.len() + "/.s.PGSQL.65535.lock".len() <= 107 && directory.bytes().all(is_plain)).then_some(directory)
+    }
+
     /// Ends its sessions and stops it; what was committed is on disk.
     pub fn stop(mut self) -> Result<(), ClusterError> {
         self.running = false;
@@ -216,8 +236,9 @@ impl Cluster {
             .map_err(at(&self.directory))?
             .port();
         let mut server = format!(
-            "-c port={} -c listen_addresses=127.0.0.1 -c unix_socket_directories=",
-            self.port
+            "-c port={} -c listen_addresses=127.0.0.1 -c unix_socket_directories={}",
+            self.port,
+            self.socket_directory().unwrap_or_default()
         );
         for setting in &options.settings {
             server.push_str(&format!(" -c {setting}"));

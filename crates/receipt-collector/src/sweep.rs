@@ -286,7 +286,7 @@ async fn settle_unheard(
             Some(bus) => {
                 bus.append_in(tx.connection(), &records).await?;
                 tx.commit().await?;
-                bus.announce(&[Topic::Receipts]);
+                bus.announce(&records);
             }
             None => {
                 log.append(records).await?;

@@ -16,10 +16,7 @@ use bus::{BusError, Log, MAX_RECORD_BYTES, NewRecord};
 use store::{Deferred, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Clock, crash,
-    runner::attempt::{Backoff, topics_of},
-};
+use crate::{Clock, crash, runner::attempt::Backoff};
 
 /// Rows in one transaction.
 const BATCH: i64 = 500;
@@ -79,6 +76,8 @@ async fn once(log: Arc<dyn Log>, store: Store, clock: Clock) -> Result<i64, Pump
     let rows = tx.deferred_take_due(clock.now(), BATCH).await?;
     let count = rows.len() as i64;
     if count == 0 {
+        // Its connection is for the next one.
+        tx.commit().await?;
         return Ok(0);
     }
     let records: Vec<NewRecord> = rows.into_iter().filter_map(record).collect();
@@ -89,7 +88,7 @@ async fn once(log: Arc<dyn Log>, store: Store, clock: Clock) -> Result<i64, Pump
             crash::point("deferred-after-append")?;
             crash::point("deferred-before-commit")?;
             tx.commit().await?;
-            transactional.announce(&topics_of(&records));
+            transactional.announce(&records);
         }
         None => {
             log.append(records).await?;

@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sqlx::{Acquire as _, Postgres, postgres::PgArguments, query::Query};
+use sqlx::{Executor as _, Postgres, postgres::PgArguments, query::Query};
 
 use crate::{StoreError, Tx};
 
@@ -73,14 +73,13 @@ impl Tx {
         &mut self,
         insert: Query<'_, Postgres, PgArguments>,
     ) -> Result<bool, StoreError> {
-        let mut inner = self.inner.begin().await?;
-        match insert.execute(&mut *inner).await {
-            Ok(_) => {
-                inner.commit().await?;
-                Ok(true)
-            }
+        // Not through sqlx: it does not know of every transaction here. It is not released either: that ends with the
+        // transaction, and would be a round trip more.
+        self.inner.execute("savepoint fresh").await?;
+        match insert.execute(&mut *self.inner).await {
+            Ok(_) => Ok(true),
             Err(sqlx::Error::Database(refused)) if refused.is_unique_violation() => {
-                inner.rollback().await?;
+                self.inner.execute("rollback to savepoint fresh").await?;
                 Ok(false)
             }
             Err(error) => Err(error.into()),

@@ -19,6 +19,7 @@ mod fresh;
 pub mod gateway_traffic;
 pub mod history;
 mod installation;
+mod kept;
 pub mod keys;
 pub mod links;
 mod listen;

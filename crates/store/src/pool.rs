@@ -1,34 +1,99 @@
 //! The connection pool and transactions.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
-use sqlx::{Executor as _, PgConnection, PgPool, Postgres, Transaction, postgres::PgPoolOptions};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres, Transaction, postgres::PgPoolOptions};
 
-use crate::{StoreError, fresh::Careful};
+use crate::{
+    StoreError,
+    fresh::Careful,
+    kept::{Kept, Open},
+};
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) pool: PgPool,
     careful: Arc<Careful>,
+    kept: Arc<Kept>,
 }
 
 /// A transaction. Dropped without [`Tx::commit`] it rolls back.
 #[derive(Debug)]
 pub struct Tx {
-    pub(crate) inner: Transaction<'static, Postgres>,
+    pub(crate) inner: Inner,
     pub(crate) careful: Arc<Careful>,
 }
+
+/// Which kind of connection it is on.
+#[derive(Debug)]
+pub(crate) enum Inner {
+    Pooled(Transaction<'static, Postgres>),
+    Kept(Open),
+}
+
+impl Deref for Inner {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Inner::Pooled(inner) => inner,
+            Inner::Kept(inner) => inner,
+        }
+    }
+}
+
+impl DerefMut for Inner {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match self {
+            Inner::Pooled(inner) => inner,
+            Inner::Kept(inner) => inner,
+        }
+    }
+}
+
+/// What was not used for longer is asked whether it is still there before it is. The pool itself would ask each time, a round
+/// trip for every statement.
+pub(crate) const IDLE: Duration = Duration::from_secs(1);
+
+/// How a transaction by key plans its statements; see [`Store::begin_by_key`].
+pub(crate) const BY_KEY: [&str; 5] = [
+    "enable_seqscan = off",
+    "enable_hashjoin = off",
+    "enable_mergejoin = off",
+    "enable_material = off",
+    "plan_cache_mode = force_generic_plan",
+];
+
+/// The same for one transaction alone.
+static LOCALLY: LazyLock<String> = LazyLock::new(|| {
+    let settings = BY_KEY.map(|setting| format!("; set local {setting}"));
+    format!("begin{}", settings.concat())
+});
 
 /// How each connection begins. Compiling a statement takes PostgreSQL longer than any of ours runs: it would be done anew for
 /// every batch that the planner holds for large.
 fn options() -> PgPoolOptions {
-    PgPoolOptions::new().after_connect(|connection, _| {
-        Box::pin(async move {
-            connection.execute("set jit = off").await?;
-            Ok(())
+    PgPoolOptions::new()
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                connection.execute("set jit = off").await?;
+                Ok(())
+            })
         })
-    })
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for >= IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
 }
 
 impl Store {
@@ -40,6 +105,7 @@ impl Store {
             .connect(url)
             .await?;
         Ok(Store {
+            kept: Kept::of(&pool),
             pool,
             careful: Arc::default(),
         })
@@ -53,6 +119,7 @@ impl Store {
             .acquire_timeout(self.pool.options().get_acquire_timeout())
             .connect_lazy_with((*self.pool.connect_options()).clone());
         Store {
+            kept: Kept::of(&pool),
             pool,
             careful: self.careful.clone(),
         }
@@ -74,11 +141,18 @@ impl Store {
     /// batch of a hundred, here it does not. Nor does it plan a statement anew for each batch that is smaller than it takes
     /// batches to be, which costs many times what such a batch does.
     pub async fn begin_by_key(&self) -> Result<Tx, StoreError> {
-        self.begin_with(
-            "begin; set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off;
-             set local enable_material = off; set local plan_cache_mode = force_generic_plan",
-        )
-        .await
+        let kept = self.kept.clone();
+        // As in `begin_with`.
+        let open = tokio::spawn(kept.begin())
+            .await
+            .map_err(|_| StoreError::Unavailable(sqlx::Error::WorkerCrashed))??;
+        match open {
+            Some(open) => Ok(Tx {
+                inner: Inner::Kept(open),
+                careful: self.careful.clone(),
+            }),
+            None => self.begin_with(&LOCALLY).await,
+        }
     }
 
     async fn begin_with(&self, statement: &'static str) -> Result<Tx, StoreError> {
@@ -88,7 +162,7 @@ impl Store {
             .await
             .map_err(|_| StoreError::Unavailable(sqlx::Error::WorkerCrashed))??;
         Ok(Tx {
-            inner,
+            inner: Inner::Pooled(inner),
             careful: self.careful.clone(),
         })
     }
@@ -121,7 +195,10 @@ impl Tx {
     }
 
     pub async fn commit(self) -> Result<(), StoreError> {
-        self.inner.commit().await?;
+        match self.inner {
+            Inner::Pooled(inner) => inner.commit().await?,
+            Inner::Kept(inner) => inner.commit().await?,
+        }
         Ok(())
     }
 }

@@ -112,33 +112,53 @@ impl Tx {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
+        let gateways: Vec<&str> = keys.iter().map(|key| key.0.as_str()).collect();
+        let match_ids: Vec<&str> = keys.iter().map(|key| key.1.as_str()).collect();
+        // Mostly there is none.
+        let found: Vec<Uuid> = sqlx::query_scalar(
+            "select distinct u.id from unnest($1::text[], $2::text[]) as v (gateway, match_id) cross join lateral (
+                 select id from callbacks_unmatched u where u.gateway = v.gateway and u.match_id = v.match_id offset 0
+             ) u",
+        )
+        .bind(&gateways)
+        .bind(&match_ids)
+        .fetch_all(&mut *self.inner)
+        .await?;
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        // There may be as many as were asked for. A transaction by key joins row by row, which would be their square: so what
+        // belongs together is brought together by sorting, and in the end by looking it up in one object.
         let rows = sqlx::query(
-            "with asked as (
-                 select * from unnest($1::text[], $2::text[]) as v (gateway, match_id)
-             ), found as (
-                 select distinct u.id from asked v cross join lateral (
-                     select id from callbacks_unmatched u where u.gateway = v.gateway and u.match_id = v.match_id offset 0
-                 ) u
-             ), best as (
+            "with best as (
                  select distinct on (u.id) u.id, u.gateway, u.match_id, u.place
-                 from found f cross join lateral (
+                 from unnest($3::uuid[]) as f (id) cross join lateral (
                      select * from callbacks_unmatched u where u.id = f.id offset 0
                  ) u cross join lateral (
                      select from message_parts p where p.gateway = u.gateway and p.match_id = u.match_id
                        and (u.reference is null or p.message_id = u.reference) offset 0
                  ) p order by u.id, u.place
              ), ripe as (
-                 select b.id, b.match_id from best b
-                 where exists (select from asked v where v.gateway = b.gateway and v.match_id = b.match_id)
-                   and not exists (select from best e
-                       where e.gateway = b.gateway and e.match_id = b.match_id and e.place < b.place)
+                 select id, match_id from (
+                     select id, match_id, place, min(place) over form as first, bool_or(is_asked) over form as is_asked
+                     from (
+                         select id, gateway, match_id, place, false as is_asked from best
+                         union all
+                         select null, gateway, match_id, null, true from unnest($1::text[], $2::text[]) as v (gateway, match_id)
+                     ) b
+                     window form as (partition by gateway, match_id)
+                 ) b
+                 where id is not null and is_asked and place = first
              ), gone as (
                  delete from callbacks_unmatched where id = any(array(select id from ripe)) returning *
              )
-             select g.* from gone g join ripe r on r.id = g.id and r.match_id = g.match_id order by g.received_at, g.id",
+             select g.* from gone g
+             where g.match_id = (select jsonb_object_agg(id, match_id) from ripe) ->> g.id::text
+             order by g.received_at, g.id",
         )
-        .bind(keys.iter().map(|key| key.0.as_str()).collect::<Vec<_>>())
-        .bind(keys.iter().map(|key| key.1.as_str()).collect::<Vec<_>>())
+        .bind(&gateways)
+        .bind(&match_ids)
+        .bind(&found)
         .fetch_all(&mut *self.inner)
         .await?;
         rows.iter().map(in_one_form).collect()

@@ -266,7 +266,7 @@ fn serve<F>(settings: Settings, name: &'static str, run: impl FnOnce(Settings) -
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    runtime()?.block_on(async {
+    runtime(&settings)?.block_on(async {
         let telemetry = telemetry::start(&settings, name)?;
         let outcome = run(settings).await;
         telemetry.stop().await;
@@ -283,8 +283,9 @@ fn client(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fail
         .block_on(command)
 }
 
-pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub fn runtime(settings: &Settings) -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.threads)
         .enable_all()
         .build()
         .map_err(Failure::no)

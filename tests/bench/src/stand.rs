@@ -128,9 +128,9 @@ impl Stand {
         // As root PostgreSQL runs as another user, who passes through.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
         let cluster = cluster(&directory.path().join("postgres"), plan.statements).await?;
-        let admin = Store::connect(&cluster.url("postgres"), 1, WAIT).await?;
+        let admin = Store::connect(&cluster.socket_url("postgres"), 1, WAIT).await?;
         admin.database_create("tamtam").await?;
-        let url = cluster.url("tamtam");
+        let url = cluster.socket_url("tamtam");
         let store = Store::connect(&url, 8, WAIT).await?;
 
         let mut environment = BTreeMap::from([

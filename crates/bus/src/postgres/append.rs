@@ -1,4 +1,4 @@
-//! Appending: one statement a batch, whatever topics and partitions it is for.
+//! Appending: one statement a batch, whatever topics and partitions it is for, and for the offsets of what it was made from.
 //!
 //! `log.append` takes the partitions' head rows in one order, gives out offsets, writes. The rows are held until the
 //! commit, so a record becomes visible only together with, or after, all that have lower offsets: a reader that goes by
@@ -10,7 +10,7 @@ use events::Topic;
 use sqlx::PgConnection;
 
 use super::{catalog::Catalog, packed::Body};
-use crate::{BusError, NewRecord, check_size, partition_for};
+use crate::{BusError, Committed, NewRecord, check_size, partition_for};
 
 /// So that a statement stays far below PostgreSQL's limit of 1 GB a message.
 pub(super) const STATEMENT_BYTES: usize = 32 << 20;
@@ -35,25 +35,121 @@ pub(super) async fn append(
     connection: &mut PgConnection,
     records: &[NewRecord],
 ) -> Result<(), BusError> {
-    // All are checked before any is written.
-    for record in records {
-        check_size(record)?;
-    }
+    checked(records)?;
     for chunk in chunks(records) {
-        let columns = columns(catalog, chunk).await?;
-        sqlx::query("select log.append($1, $2, $3, $4, $5, $6, $7, $8)")
-            .bind(&columns.topics)
-            .bind(&columns.partitions)
-            .bind(&columns.counts)
-            .bind(&columns.slots)
-            .bind(&columns.places)
-            .bind(&columns.records)
-            .bind(&columns.sizes)
-            .bind(&columns.bodies)
-            .execute(&mut *connection)
-            .await
-            .map_err(BusError::Postgres)?;
+        append_chunk(catalog, connection, chunk).await?;
     }
+    Ok(())
+}
+
+/// Commits offsets and appends, the last statement's worth of records together with the offsets.
+pub(super) async fn finish(
+    catalog: &Catalog,
+    connection: &mut PgConnection,
+    group: &str,
+    offsets: &[Committed],
+    records: &[NewRecord],
+) -> Result<(), BusError> {
+    if offsets.is_empty() {
+        return append(catalog, connection, records).await;
+    }
+    checked(records)?;
+    let mut chunks: Vec<&[NewRecord]> = chunks(records).collect();
+    let last = chunks.pop();
+    for chunk in chunks {
+        append_chunk(catalog, connection, chunk).await?;
+    }
+    let mut topics = Vec::with_capacity(offsets.len());
+    for offset in offsets {
+        topics.push(catalog.known(offset.partition.topic).await?.id);
+    }
+    let numbers: Vec<i32> = (offsets.iter())
+        .map(|offset| offset.partition.number.cast_signed())
+        .collect();
+    let epochs: Vec<i64> = offsets.iter().map(|offset| offset.epoch).collect();
+    let next: Vec<i64> = offsets.iter().map(|offset| offset.next_offset).collect();
+    let done: Result<Vec<(i16, i32)>, sqlx::Error> = match last {
+        None => {
+            sqlx::query_as(COMMIT)
+                .bind(group)
+                .bind(&topics)
+                .bind(numbers)
+                .bind(epochs)
+                .bind(next)
+                .fetch_all(connection)
+                .await
+        }
+        Some(chunk) => {
+            let columns = columns(catalog, chunk).await?;
+            sqlx::query_as(COMMIT_AND_APPEND)
+                .bind(group)
+                .bind(&topics)
+                .bind(numbers)
+                .bind(epochs)
+                .bind(next)
+                .bind(&columns.topics)
+                .bind(&columns.partitions)
+                .bind(&columns.counts)
+                .bind(&columns.slots)
+                .bind(&columns.places)
+                .bind(&columns.records)
+                .bind(&columns.sizes)
+                .bind(&columns.bodies)
+                .fetch_all(connection)
+                .await
+        }
+    };
+    let done = done.map_err(BusError::Postgres)?;
+    let refused = (topics.iter().zip(offsets))
+        .find(|(topic, offset)| !done.contains(&(**topic, offset.partition.number.cast_signed())));
+    match refused {
+        None => Ok(()),
+        Some((_, offset)) => Err(BusError::NotOwner {
+            topic: offset.partition.topic,
+            number: offset.partition.number,
+        }),
+    }
+}
+
+/// In one order, so that two commits cannot wait for each other.
+macro_rules! commit {
+    () => {
+        "update log.groups g set next_offset = o.next_offset, committed_at = now()
+         from (select * from unnest($2::smallint[], $3::integer[], $4::bigint[], $5::bigint[])
+                   as o (topic, partition, epoch, next_offset) order by topic, partition) o
+         where g.name = $1 and g.topic = o.topic and g.partition = o.partition and g.epoch = o.epoch
+         returning g.topic, g.partition"
+    };
+}
+
+const COMMIT: &str = commit!();
+/// Nothing is appended for who owns none of the partitions.
+const COMMIT_AND_APPEND: &str = concat!(
+    "with moved as (",
+    commit!(),
+    "), appended as materialized (select from log.append($6, $7, $8, $9, $10, $11, $12, $13))
+     select moved.* from moved cross join appended"
+);
+
+/// All are checked before any is written.
+fn checked(records: &[NewRecord]) -> Result<(), BusError> {
+    records.iter().try_for_each(check_size)
+}
+
+async fn append_chunk(catalog: &Catalog, connection: &mut PgConnection, chunk: &[NewRecord]) -> Result<(), BusError> {
+    let columns = columns(catalog, chunk).await?;
+    sqlx::query("select log.append($1, $2, $3, $4, $5, $6, $7, $8)")
+        .bind(&columns.topics)
+        .bind(&columns.partitions)
+        .bind(&columns.counts)
+        .bind(&columns.slots)
+        .bind(&columns.places)
+        .bind(&columns.records)
+        .bind(&columns.sizes)
+        .bind(&columns.bodies)
+        .execute(connection)
+        .await
+        .map_err(BusError::Postgres)?;
     Ok(())
 }
 

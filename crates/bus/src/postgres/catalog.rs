@@ -1,7 +1,7 @@
 //! The topics that the database has, by name: remembered, because every append asks.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{PoisonError, RwLock},
     time::Duration,
 };
@@ -9,7 +9,7 @@ use std::{
 use events::Topic;
 use sqlx::PgPool;
 
-use crate::{BusError, TopicSettings};
+use crate::{BusError, NewRecord, Partition, TopicSettings, partition_for};
 
 /// How often it is looked up again: a topic may have been given more partitions.
 const FRESH: Duration = Duration::from_secs(10);
@@ -46,6 +46,18 @@ impl Catalog {
             .get(&topic)
             .copied()
             .ok_or_else(|| BusError::UnknownTopic(topic.name().into()))
+    }
+
+    /// Where these records go. What is not known of yet is left out: nothing was appended to it.
+    pub fn partitions_of(&self, records: &[NewRecord]) -> BTreeSet<Partition> {
+        let place = |record: &NewRecord| {
+            let known = self.remembered(record.topic)?;
+            Some(Partition {
+                topic: record.topic,
+                number: partition_for(record.key.as_bytes(), known.partitions),
+            })
+        };
+        records.iter().filter_map(place).collect()
     }
 
     fn remembered(&self, topic: Topic) -> Option<Known> {

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, watch};
 use super::{
     Shared, reading,
     session::{Session, SharedState, State, lock},
+    wake::{LINGER, LOOK},
 };
 use crate::{BusError, Consumer, Delivery, Partition, ReadLimits, StoredRecord};
 
@@ -30,8 +31,9 @@ const POLL: Duration = Duration::from_secs(1);
 pub(super) struct PostgresConsumer {
     session: Arc<Mutex<Session>>,
     state: SharedState,
-    appended: Vec<watch::Receiver<()>>,
+    topics: Vec<Watched>,
     groups: watch::Receiver<()>,
+    /// When it last looked at all of them.
     looked: Instant,
     balanced: Option<Instant>,
     /// The partition of the last batch: the next one's turn comes first.
@@ -40,11 +42,50 @@ pub(super) struct PostgresConsumer {
     ahead: BTreeMap<Partition, VecDeque<StoredRecord>>,
 }
 
+/// A topic, and when to look for news of it.
+#[derive(Debug)]
+struct Watched {
+    topic: Topic,
+    appended: watch::Receiver<()>,
+    /// When something last came of it, or there was a reason to expect it.
+    had: Instant,
+    looked: Instant,
+}
+
+impl Watched {
+    fn new(topic: Topic, appended: watch::Receiver<()>) -> Watched {
+        let now = Instant::now();
+        Watched {
+            topic,
+            appended,
+            had: now,
+            looked: now,
+        }
+    }
+
+    /// When to look next without having been woken. It rests once it looked long enough after it had something, however
+    /// long its caller was busy in between.
+    fn due(&self) -> Option<Instant> {
+        (self.looked < self.had + LINGER).then(|| self.looked + LOOK)
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.appended.has_changed().unwrap_or(false) || self.due().is_some_and(|due| due <= now)
+    }
+
+    fn look_at(&mut self, now: Instant) {
+        self.appended.mark_unchanged();
+        self.looked = now;
+    }
+}
+
 impl PostgresConsumer {
     pub async fn join(shared: Arc<Shared>, group: &str, topics: &[Topic]) -> Result<PostgresConsumer, BusError> {
         let state = SharedState::default();
         let consumer = PostgresConsumer {
-            appended: topics.iter().map(|topic| shared.wake.on_append(*topic)).collect(),
+            topics: (topics.iter())
+                .map(|topic| Watched::new(*topic, shared.wake.on_append(*topic)))
+                .collect(),
             groups: shared.wake.on_group_change(),
             session: Arc::new(Mutex::new(Session::new(shared, group, topics, state.clone()))),
             state,
@@ -72,8 +113,18 @@ impl PostgresConsumer {
         let delivery = lock(&self.state).pending.pop_front()?;
         if let Delivery::Assign(partitions) | Delivery::Revoke(partitions) | Delivery::Lost(partitions) = &delivery {
             self.ahead.retain(|partition, _| !partitions.contains(partition));
+            self.expect(partitions);
         }
         Some(delivery)
+    }
+
+    /// Who appended to these partitions may have told others than us.
+    fn expect(&mut self, partitions: &[Partition]) {
+        for watched in &mut self.topics {
+            if partitions.iter().any(|partition| partition.topic == watched.topic) {
+                watched.had = Instant::now();
+            }
+        }
     }
 
     /// The partitions that have records for us, in turn.
@@ -116,6 +167,7 @@ impl PostgresConsumer {
     fn keep(&mut self, partition: Partition, records: Vec<StoredRecord>) {
         if !records.is_empty() {
             self.ahead.insert(partition, records.into());
+            self.expect(&[partition]);
             return;
         }
         // The segment's end: the records that we know of are in the next.
@@ -126,15 +178,56 @@ impl PostgresConsumer {
         }
     }
 
+    /// The partitions of the topics that are due, if what comes in each is in a segment that we know, the same for all of a
+    /// topic.
+    fn due(&self, now: Instant) -> Option<Vec<Vec<Partition>>> {
+        let state = lock(&self.state);
+        let mut topics = Vec::new();
+        for watched in self.topics.iter().filter(|watched| watched.is_due(now)) {
+            let owned = || {
+                (state.owned.iter())
+                    .filter(|(partition, owned)| partition.topic == watched.topic && owned.is_readable())
+            };
+            let Some((_, first)) = owned().next() else { continue };
+            first.segment?;
+            if owned().any(|(_, owned)| owned.segment != first.segment) {
+                return None;
+            }
+            topics.push(owned().map(|(partition, _)| *partition).collect());
+        }
+        Some(topics)
+    }
+
+    /// Reads what was appended without asking first where it is.
+    async fn read_on(&mut self, topics: Vec<Vec<Partition>>, limits: ReadLimits) -> Result<(), BusError> {
+        for partitions in topics {
+            let read = self
+                .on_session(move |session| session.fetch(partitions, limits).boxed())
+                .await?;
+            for (partition, records) in read {
+                if !records.is_empty() {
+                    self.keep(partition, records);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Waits for news, a change in the group or `until`.
     async fn wait(&mut self, until: Instant) {
         let balance = self.balanced.map_or_else(Instant::now, |at| at + POLL);
-        let until = until.min(self.looked + POLL).min(balance);
-        let appended = select_all(self.appended.iter_mut().map(|topic| topic.changed().boxed()));
+        let due = self.topics.iter().filter_map(Watched::due).min().unwrap_or(until);
+        let until = until.min(self.looked + POLL).min(balance).min(due);
+        let appended = select_all(self.topics.iter_mut().map(|watched| watched.appended.changed().boxed()));
+        let mut news = None;
         tokio::select! {
             () = tokio::time::sleep_until(until.into()) => {}
-            _ = appended => lock(&self.state).stale = true,
+            (_, place, _) = appended => news = Some(place),
             _ = self.groups.changed() => self.balanced = None,
+        }
+        if let Some(place) = news {
+            // Waiting has taken note of it.
+            self.topics[place].appended.mark_changed();
         }
     }
 
@@ -189,18 +282,26 @@ impl Consumer for PostgresConsumer {
                     },
                 }
             }
-            let woken = self.appended.iter().any(|topic| topic.has_changed().unwrap_or(false));
-            let stale = lock(&self.state).stale;
-            if stale || woken || self.looked.elapsed() >= POLL {
-                for topic in &mut self.appended {
-                    topic.mark_unchanged();
+            let now = Instant::now();
+            let is_stale = lock(&self.state).stale || now >= self.looked + POLL;
+            if is_stale || self.topics.iter().any(|watched| watched.is_due(now)) {
+                let straight = (!is_stale).then(|| self.due(now)).flatten();
+                for watched in &mut self.topics {
+                    if straight.is_none() || watched.is_due(now) {
+                        watched.look_at(now);
+                    }
                 }
-                let done = self.on_session(|session| session.look().boxed()).await;
+                let done = match straight {
+                    Some(topics) => self.read_on(topics, limits).await,
+                    None => {
+                        self.looked = now;
+                        self.on_session(|session| session.look().boxed()).await
+                    }
+                };
                 if let Some(delivery) = self.pending() {
                     return Ok(delivery);
                 }
                 done?;
-                self.looked = Instant::now();
                 continue;
             }
             if Instant::now() >= until {
@@ -224,6 +325,7 @@ impl Consumer for PostgresConsumer {
     }
 
     async fn seek(&mut self, partition: Partition, offset: i64) -> Result<(), BusError> {
+        self.expect(&[partition]);
         self.owned(partition, |state| {
             let owned = state.owned.get_mut(&partition)?;
             owned.position = offset;
@@ -244,6 +346,7 @@ impl Consumer for PostgresConsumer {
     }
 
     fn resume(&mut self, partitions: &[Partition]) -> Result<(), BusError> {
+        self.expect(partitions);
         let mut state = lock(&self.state);
         for partition in partitions {
             if let Some(owned) = state.owned.get_mut(partition) {

@@ -4,7 +4,7 @@
 //! - While appending: the transaction is undone, offsets and all. After its commit but before the notification: readers
 //!   notice at their next poll, a second later.
 //! - A consumer between its work and its commit: its session's locks vanish, the next owner raises the epoch and reads the
-//!   same records again. A transaction of the dead owner that is still open fails at its `commit_in`.
+//!   same records again. A transaction of the dead owner that is still open fails at its `finish_in`.
 //! - The database: sessions end, owners are told that their partitions are lost, and join again when it is back.
 
 mod append;
@@ -12,6 +12,7 @@ mod balance;
 mod catalog;
 mod consumer;
 mod maintain;
+mod own;
 mod packed;
 mod reading;
 mod session;
@@ -210,14 +211,14 @@ async fn read_once(pool: &PgPool, place: reading::Place, limits: ReadLimits) -> 
         let news = reading::news(&mut connection, &[place])
             .await
             .map_err(BusError::Postgres)?;
-        let Some(news) = news.first() else {
+        let Some(news) = news.first().filter(|news| news.end > news.position) else {
             break;
         };
         let wanted = [(place.partition, news.position)];
-        let mut read = reading::fetch(&mut connection, news.segment, &wanted, limits, false)
+        let mut read = reading::fetch(&mut connection, place.topic, news.segment, &wanted, limits, false)
             .await
             .map_err(BusError::Postgres)?;
-        if let Some((_, mut records)) = read.pop()
+        if let Some(reading::Read { mut records, .. }) = read.pop()
             && !records.is_empty()
         {
             records.truncate(reading::fitting(&records, limits));
@@ -233,51 +234,17 @@ impl TransactionalLog for PostgresLog {
         append::append(&self.shared.catalog, connection, records).await
     }
 
-    async fn commit_in(
+    async fn finish_in(
         &self,
         connection: &mut PgConnection,
         group: &str,
         offsets: &[Committed],
+        records: &[NewRecord],
     ) -> Result<(), BusError> {
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        let mut topics = Vec::with_capacity(offsets.len());
-        for offset in offsets {
-            topics.push(self.shared.catalog.known(offset.partition.topic).await?.id);
-        }
-        let done: Vec<(i16, i32)> = sqlx::query_as(
-            "update log.groups g set next_offset = o.next_offset, committed_at = now()
-             from (select * from unnest($2::smallint[], $3::integer[], $4::bigint[], $5::bigint[])
-                       as o (topic, partition, epoch, next_offset) order by topic, partition) o
-             where g.name = $1 and g.topic = o.topic and g.partition = o.partition and g.epoch = o.epoch
-             returning g.topic, g.partition",
-        )
-        .bind(group)
-        .bind(&topics)
-        .bind(
-            offsets
-                .iter()
-                .map(|offset| offset.partition.number.cast_signed())
-                .collect::<Vec<_>>(),
-        )
-        .bind(offsets.iter().map(|offset| offset.epoch).collect::<Vec<_>>())
-        .bind(offsets.iter().map(|offset| offset.next_offset).collect::<Vec<_>>())
-        .fetch_all(connection)
-        .await
-        .map_err(BusError::Postgres)?;
-        let refused = (topics.iter().zip(offsets))
-            .find(|(topic, offset)| !done.contains(&(**topic, offset.partition.number.cast_signed())));
-        match refused {
-            None => Ok(()),
-            Some((_, offset)) => Err(BusError::NotOwner {
-                topic: offset.partition.topic,
-                number: offset.partition.number,
-            }),
-        }
+        append::finish(&self.shared.catalog, connection, group, offsets, records).await
     }
 
-    fn announce(&self, topics: &[Topic]) {
-        self.shared.wake.appended(topics);
+    fn announce(&self, records: &[NewRecord]) {
+        self.shared.wake.appended(&self.shared.catalog.partitions_of(records));
     }
 }

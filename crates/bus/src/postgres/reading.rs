@@ -1,4 +1,5 @@
-//! Reading: first which partitions have news, then the records of those whose news are in the same segment, from its table.
+//! Reading: which partitions have news and in which segment, then the records of those whose news are in the same one, from
+//! its table. Who knows the segment reads from it straight away: each partition's head is told along with its records.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -16,7 +17,7 @@ pub(super) struct Place {
     pub position: i64,
 }
 
-/// A partition that has records at or after the place that was asked about.
+/// Where a partition's records at or after the place that was asked about are, or will be.
 #[derive(Clone, Copy, Debug, sqlx::FromRow)]
 pub(super) struct News {
     pub topic: i16,
@@ -40,8 +41,7 @@ const NEWS: &str = "
     cross join lateral (
         select b.segment from log.starts b
         where b.topic = p.topic and b.partition = p.partition and b.first_offset <= greatest(p.position, h.first_offset)
-        order by b.segment desc limit 1) s
-    where h.next_offset > p.position";
+        order by b.segment desc limit 1) s";
 
 pub(super) async fn news(connection: &mut PgConnection, places: &[Place]) -> Result<Vec<News>, sqlx::Error> {
     let topics: Vec<i16> = places.iter().map(|place| place.topic).collect();
@@ -55,25 +55,36 @@ pub(super) async fn news(connection: &mut PgConnection, places: &[Place]) -> Res
         .await
 }
 
-/// Partition, last offset, how many, time, body.
-type Row = (i32, i64, i32, i64, Vec<u8>);
+/// Partition, its end, the segment that takes appends; last offset, how many, time, body.
+type Row = (i32, i64, i32, Option<i64>, Option<i32>, Option<i64>, Option<Vec<u8>>);
 
-/// Records of these partitions, each from an offset on: as many as fit the limits, which are shared between them, and those
-/// that share a row with the last; at least one if there is any. None of a partition at its segment's end, and when retention
-/// has dropped the segment: ask for news again.
+/// What was read of a partition.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub records: Vec<StoredRecord>,
+    /// Its end, and the segment that takes what comes; absent when retention has dropped the segment that was asked for.
+    pub head: Option<(i64, i32)>,
+}
+
+/// Records of these partitions of a topic, each from an offset on: as many as fit the limits, which are shared between them,
+/// and those that share a row with the last; at least one if there is any in this segment. Each in the place where it was
+/// asked for.
 ///
 /// A plan is not `kept` on connections that others use as well: one made for a small table must not outlive its growth.
 pub(super) async fn fetch(
     connection: &mut PgConnection,
+    topic: i16,
     segment: i32,
     wanted: &[(i32, i64)],
     limits: ReadLimits,
     kept: bool,
-) -> Result<Vec<(i32, Vec<StoredRecord>)>, sqlx::Error> {
+) -> Result<Vec<Read>, sqlx::Error> {
     // The sizes are known without reading large bodies, so what will not fit is not read for nothing.
     let sql = format!(
-        r#"select p.partition, b.last_offset, b.records, b.appended_ms, b.body
-        from unnest($1::integer[], $2::bigint[]) as p (partition, position) cross join lateral (
+        r#"select p.partition, h.next_offset, h.segment, b.last_offset, b.records, b.appended_ms, b.body
+        from unnest($1::integer[], $2::bigint[]) as p (partition, position)
+        join log.heads h on h.topic = $5 and h.partition = p.partition
+        left join lateral (
             select last_offset, records, appended_ms, body from (
                 select last_offset, records, appended_ms, body,
                     sum(records) over w - records as records_before, sum(bytes) over w - bytes as bytes_before
@@ -82,7 +93,7 @@ pub(super) async fn fetch(
                     where t.partition = p.partition and t.last_offset >= p.position
                     order by t.last_offset limit {ROWS}) r
                 window w as (order by last_offset rows unbounded preceding)) s
-            where records_before < $3 and bytes_before < $4) b
+            where records_before < $3 and bytes_before < $4) b on true
         order by p.partition, b.last_offset"#
     );
     let shared = |limit: usize| i64::try_from(limit.div_ceil(wanted.len().max(1)).max(1)).unwrap_or(i64::MAX);
@@ -92,6 +103,7 @@ pub(super) async fn fetch(
         .bind(wanted.iter().map(|(_, from)| *from).collect::<Vec<_>>())
         .bind(shared(limits.records))
         .bind(shared(limits.bytes))
+        .bind(topic)
         .fetch_all(connection)
         .await;
     let rows = match rows {
@@ -100,21 +112,30 @@ pub(super) async fn fetch(
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => Vec::new(),
         Err(error) => return Err(error),
     };
-    let mut read: Vec<(i32, Vec<StoredRecord>)> =
-        wanted.iter().map(|(partition, _)| (*partition, Vec::new())).collect();
-    for (partition, last_offset, records, appended_ms, body) in rows {
+    let nothing = || Read {
+        records: Vec::new(),
+        head: None,
+    };
+    let mut read: Vec<Read> = wanted.iter().map(|_| nothing()).collect();
+    for (partition, end, open, last_offset, records, appended_ms, body) in rows {
+        let place = wanted.iter().position(|(wanted, _)| *wanted == partition);
+        let Some(place) = place else { continue };
+        read[place].head = Some((end, open));
+        let (Some(last_offset), Some(records), Some(appended_ms), Some(body)) =
+            (last_offset, records, appended_ms, body)
+        else {
+            continue;
+        };
         let row = packed::Row {
             last_offset,
             records,
             appended_ms,
             body: &body,
         };
-        let place = wanted.iter().position(|(wanted, _)| *wanted == partition);
-        let Some(place) = place else { continue };
         let unpacked = unpack(&row, wanted[place].1).ok_or_else(|| {
             sqlx::Error::Decode(format!("a batch of log segment {segment} cannot be unpacked").into())
         })?;
-        read[place].1.extend(unpacked);
+        read[place].records.extend(unpacked);
     }
     Ok(read)
 }

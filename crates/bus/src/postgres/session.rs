@@ -214,6 +214,7 @@ impl Session {
         limits: ReadLimits,
     ) -> Result<Vec<(Partition, Vec<StoredRecord>)>, BusError> {
         let mut segment = None;
+        let mut topic = 0;
         let mut asked = Vec::with_capacity(partitions.len());
         let mut wanted = Vec::with_capacity(partitions.len());
         {
@@ -222,7 +223,9 @@ impl Session {
                 let Some(owned) = state.owned.get(&partition) else {
                     continue;
                 };
+                // A segment is of one topic.
                 if owned.segment.is_some() && segment.get_or_insert(owned.segment) == &owned.segment {
+                    topic = owned.topic;
                     asked.push(partition);
                     wanted.push((partition.number.cast_signed(), owned.position));
                 }
@@ -231,13 +234,30 @@ impl Session {
         let (Some(Some(segment)), Some(connected)) = (segment, self.connected.as_mut()) else {
             return Ok(Vec::new());
         };
-        match reading::fetch(&mut connected.connection, segment, &wanted, limits, true).await {
-            Ok(read) => Ok(asked
-                .into_iter()
-                .zip(read.into_iter().map(|(_, records)| records))
-                .collect()),
-            Err(error) => Err(self.lose(error)),
+        let read = match reading::fetch(&mut connected.connection, topic, segment, &wanted, limits, true).await {
+            Ok(read) => read,
+            Err(error) => return Err(self.lose(error)),
+        };
+        let mut state = lock(&self.state);
+        let mut records = Vec::with_capacity(read.len());
+        for ((partition, (_, position)), read) in asked.into_iter().zip(wanted).zip(read) {
+            // It may have been sought elsewhere in between.
+            let owned = state
+                .owned
+                .get_mut(&partition)
+                .filter(|owned| owned.position == position);
+            let Some(owned) = owned else { continue };
+            if let Some((end, _)) = read.head {
+                owned.end = owned.end.max(end);
+            }
+            // Nothing more in this segment, and it is not the last, or is gone.
+            if read.records.is_empty() && read.head.is_none_or(|(_, open)| open != segment) {
+                owned.segment = None;
+                state.stale = true;
+            }
+            records.push((partition, read.records));
         }
+        Ok(records)
     }
 
     pub async fn commit(&mut self, partition: Partition, next_offset: i64) -> Result<(), BusError> {

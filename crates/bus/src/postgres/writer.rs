@@ -5,7 +5,10 @@
 //! A statement begins some milliseconds after the one before at the earliest: callers that come one after the other would
 //! else have a commit each. A caller alone waits for nobody.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use sqlx::PgPool;
 use tokio::{
@@ -16,6 +19,7 @@ use tokio::{
 use super::{
     append::{self, STATEMENT_BYTES, STATEMENT_RECORDS, topics_of},
     catalog::Catalog,
+    own::Own,
     wake::Wake,
 };
 use crate::{BusError, NewRecord};
@@ -44,8 +48,15 @@ impl Writer {
             requests,
             from: Instant::now(),
         }));
+        let connections = Connections::default();
         for _ in 0..WRITERS {
-            tokio::spawn(write(pool.clone(), catalog.clone(), wake.clone(), requests.clone()));
+            tokio::spawn(write(
+                pool.clone(),
+                catalog.clone(),
+                wake.clone(),
+                requests.clone(),
+                connections.clone(),
+            ));
         }
         Writer { queue }
     }
@@ -66,51 +77,63 @@ struct Waiting {
     from: Instant,
 }
 
-async fn write(pool: PgPool, catalog: Arc<Catalog>, wake: Arc<Wake>, requests: Requests) {
+/// Connections that no writer uses, the one that was used last on top: as long as the writers do not work at the same time
+/// they use the same one, whose process is quicker for having just run.
+type Connections = Arc<std::sync::Mutex<Vec<Own>>>;
+
+async fn write(pool: PgPool, catalog: Arc<Catalog>, wake: Arc<Wake>, requests: Requests, connections: Connections) {
+    let idle = || connections.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         let Some(waiting) = gather(&requests).await else {
             return;
         };
-        let mut records = Vec::new();
-        let mut callers = Vec::new();
-        for request in waiting {
-            // One caller's mistake is its own.
-            match known(&catalog, &request.records).await {
-                Ok(()) => {
-                    callers.push((request.records.len(), request.done));
-                    records.extend(request.records);
-                }
-                Err(error) => {
-                    let _ = request.done.send(Err(error));
-                }
+        let last = idle().pop();
+        let mut own = last.unwrap_or_else(|| Own::new(pool.clone()));
+        write_all(&mut own, &catalog, &wake, waiting).await;
+        idle().push(own);
+    }
+}
+
+async fn write_all(own: &mut Own, catalog: &Catalog, wake: &Wake, waiting: Vec<Request>) {
+    let mut records = Vec::new();
+    let mut callers = Vec::new();
+    for request in waiting {
+        // One caller's mistake is its own.
+        match known(catalog, &request.records).await {
+            Ok(()) => {
+                callers.push((request.records.len(), request.done));
+                records.extend(request.records);
+            }
+            Err(error) => {
+                let _ = request.done.send(Err(error));
             }
         }
-        if records.is_empty() {
-            continue;
-        }
-        let done = append_on(&pool, &catalog, &records).await;
-        // After an error too: the first statements of several may have been committed.
-        wake.appended(&topics_of(&records));
-        if let Err(error) = done {
-            if callers.len() == 1 {
-                if let Some((_, caller)) = callers.pop() {
-                    let _ = caller.send(Err(error));
-                }
-                continue;
+    }
+    if records.is_empty() {
+        return;
+    }
+    let done = append_on(own, catalog, &records).await;
+    // After an error too: the first statements of several may have been committed.
+    wake.appended(&catalog.partitions_of(&records));
+    if let Err(error) = done {
+        if callers.len() == 1 {
+            if let Some((_, caller)) = callers.pop() {
+                let _ = caller.send(Err(error));
             }
-            // Each gets an answer of its own.
-            let mut rest = &records[..];
-            for (count, caller) in callers {
-                let (own, after) = rest.split_at(count);
-                rest = after;
-                let _ = caller.send(append_on(&pool, &catalog, own).await);
-            }
-            wake.appended(&topics_of(&records));
-            continue;
+            return;
         }
-        for (_, caller) in callers {
-            let _ = caller.send(Ok(()));
+        // Each gets an answer of its own.
+        let mut rest = &records[..];
+        for (count, caller) in callers {
+            let (first, after) = rest.split_at(count);
+            rest = after;
+            let _ = caller.send(append_on(own, catalog, first).await);
         }
+        wake.appended(&catalog.partitions_of(&records));
+        return;
+    }
+    for (_, caller) in callers {
+        let _ = caller.send(Ok(()));
     }
 }
 
@@ -143,7 +166,11 @@ async fn known(catalog: &Catalog, records: &[NewRecord]) -> Result<(), BusError>
     Ok(())
 }
 
-async fn append_on(pool: &PgPool, catalog: &Catalog, records: &[NewRecord]) -> Result<(), BusError> {
-    let mut connection = pool.acquire().await.map_err(BusError::Postgres)?;
-    append::append(catalog, &mut connection, records).await
+async fn append_on(own: &mut Own, catalog: &Catalog, records: &[NewRecord]) -> Result<(), BusError> {
+    let connection = own.get().await.map_err(BusError::Postgres)?;
+    let done = append::append(catalog, connection, records).await;
+    if done.is_err() {
+        own.leave();
+    }
+    done
 }

@@ -86,7 +86,7 @@ async fn once(work: Work) -> Result<bool, EmitError> {
             log.append_in(tx.connection(), &records).await?;
             crash::point("expansion-after-append")?;
             tx.commit().await?;
-            log.announce(&[Topic::Jobs]);
+            log.announce(&records);
         }
         None => {
             work.log.append(records).await?;

@@ -3,7 +3,6 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use bus::{BusError, Committed, Log, MAX_RECORD_BYTES, NewRecord};
-use events::Topic;
 use store::{Store, StoreError};
 
 use super::batch::Batch;
@@ -103,20 +102,16 @@ impl<S: Step> Shared<S> {
         match self.log.transactional() {
             Some(log) => {
                 crash::point("stage-before-append")?;
-                if !emit.is_empty() {
-                    log.append_in(tx.connection(), &emit).await?;
-                }
-                crash::point("stage-after-append")?;
                 let done = |part: &Part| Committed {
                     partition: part.batch.partition,
                     epoch: part.batch.epoch,
                     next_offset: part.offsets.end,
                 };
                 let done: Vec<Committed> = parts.iter().map(done).collect();
-                log.commit_in(tx.connection(), stage, &done).await?;
+                log.finish_in(tx.connection(), stage, &done, &emit).await?;
                 crash::point("stage-before-commit")?;
                 tx.commit().await?;
-                log.announce(&topics_of(&emit));
+                log.announce(&emit);
                 crash::point("stage-after-commit")?;
             }
             None => {
@@ -145,13 +140,6 @@ fn check_sizes(records: &[NewRecord]) -> Result<(), Failure> {
         ))),
         None => Ok(()),
     }
-}
-
-pub(crate) fn topics_of(records: &[NewRecord]) -> Vec<Topic> {
-    let mut topics: Vec<Topic> = records.iter().map(|record| record.topic).collect();
-    topics.sort_unstable();
-    topics.dedup();
-    topics
 }
 
 /// From this, doubling at each call, up to a most.

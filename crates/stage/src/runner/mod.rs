@@ -7,7 +7,7 @@
 //! | point | died there, or the call failed |
 //! |---|---|
 //! | `stage-before-step`, `stage-after-step` | nothing happened; the batch is delivered again |
-//! | `stage-before-append`, `stage-after-append`, `stage-before-commit` | the transaction is undone; the batch is delivered again |
+//! | `stage-before-append`, `stage-before-commit` | the transaction is undone; the batch is delivered again |
 //! | `stage-after-commit` | all is done; readers notice the records within a second, for want of a notification |
 //!
 //! On Kafka they come one after the other, and the offset is the outbox:

@@ -159,12 +159,12 @@ async fn start_cluster(directory: PathBuf, ephemeral: bool) -> Result<Cluster, F
 async fn ensure_database(cluster: &Cluster) -> Result<String, Failure> {
     const NAME: &str = "tamtam";
     const WAIT: std::time::Duration = std::time::Duration::from_secs(30);
-    let url = cluster.url(NAME);
+    let url = cluster.socket_url(NAME);
     if store::Store::connect(&url, 1, WAIT).await.is_ok() {
         return Ok(url);
     }
     let failure = |error: store::StoreError| Failure::unreachable(format!("the private PostgreSQL: {}", chain(&error)));
-    let server = store::Store::connect(&cluster.url("postgres"), 1, WAIT)
+    let server = store::Store::connect(&cluster.socket_url("postgres"), 1, WAIT)
         .await
         .map_err(failure)?;
     server.database_create(NAME).await.map_err(failure)?;
