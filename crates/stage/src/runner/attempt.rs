@@ -217,6 +217,8 @@ impl From<crash::Crashed> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use events::Topic;
+
     use super::*;
 
     #[test]
