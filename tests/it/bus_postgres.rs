@@ -216,8 +216,11 @@ fn cut_sessions(url: &str, group: &str) {
         .map(|version| version.unwrap().path().join("bin/psql"))
         .find(|psql| psql.exists())
         .unwrap();
-    let cut =
-        format!("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'tamtam {group}'");
+    // Tests that run beside this one have groups of the same name in databases of their own.
+    let cut = format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity
+         where application_name = 'tamtam {group}' and datname = current_database()"
+    );
     let done = std::process::Command::new(psql)
         .args(["--no-psqlrc", "--quiet", "--command", &cut, url])
         .output()
