@@ -6,6 +6,7 @@ Each worker takes one message in a transaction, posts it and marks it sent: noth
 
 import asyncio
 import sys
+from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 import asyncpg
@@ -18,7 +19,12 @@ update queue set state = 'sent', sent_at = now() where id = (
 
 
 async def main(database: str, url: str, count: int, workers: int) -> None:
-    pool = await asyncpg.create_pool(database, min_size=workers, max_size=workers)
+    # By the same way as tamtam: asyncpg does not look at a socket's directory where a host stands before it.
+    parts = urlsplit(database)
+    directory = parse_qs(parts.query).get("host", [None])[0]
+    pool = await asyncpg.create_pool(
+        database, host=directory, port=parts.port, min_size=workers, max_size=workers
+    )
     await pool.execute(
         """drop table if exists queue;
         create table queue (id bigserial primary key, phone text not null, text text not null,
