@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use events::Topic;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Row as _, postgres::PgArguments, query::Query};
 
 use super::{catalog::Catalog, packed::Body};
 use crate::{BusError, Committed, NewRecord, check_size, partition_for};
@@ -68,37 +68,20 @@ pub(super) async fn finish(
         .collect();
     let epochs: Vec<i64> = offsets.iter().map(|offset| offset.epoch).collect();
     let next: Vec<i64> = offsets.iter().map(|offset| offset.next_offset).collect();
-    let done: Result<Vec<(i16, i32)>, sqlx::Error> = match last {
-        None => {
-            sqlx::query_as(COMMIT)
-                .bind(group)
-                .bind(&topics)
-                .bind(numbers)
-                .bind(epochs)
-                .bind(next)
-                .fetch_all(connection)
-                .await
-        }
-        Some(chunk) => {
-            let columns = columns(catalog, chunk).await?;
-            sqlx::query_as(COMMIT_AND_APPEND)
-                .bind(group)
-                .bind(&topics)
-                .bind(numbers)
-                .bind(epochs)
-                .bind(next)
-                .bind(&columns.topics)
-                .bind(&columns.partitions)
-                .bind(&columns.counts)
-                .bind(&columns.slots)
-                .bind(&columns.places)
-                .bind(&columns.records)
-                .bind(&columns.sizes)
-                .bind(&columns.bodies)
-                .fetch_all(connection)
-                .await
-        }
-    };
+    // Without records it appends nothing.
+    let columns = columns(catalog, last.unwrap_or_default()).await?;
+    let rows = bound(COMMIT_AND_APPEND, &columns)
+        .bind(group)
+        .bind(&topics)
+        .bind(numbers)
+        .bind(epochs)
+        .bind(next)
+        .fetch_all(connection)
+        .await
+        .map_err(BusError::Postgres)?;
+    let done: Result<Vec<(i16, i32)>, sqlx::Error> = (rows.iter())
+        .map(|row| Ok((row.try_get("topic")?, row.try_get("partition")?)))
+        .collect();
     let done = done.map_err(BusError::Postgres)?;
     let refused = (topics.iter().zip(offsets))
         .find(|(topic, offset)| !done.contains(&(**topic, offset.partition.number.cast_signed())));
@@ -111,34 +94,22 @@ pub(super) async fn finish(
     }
 }
 
-/// In one order, so that two commits cannot wait for each other.
-macro_rules! commit {
-    () => {
-        "update log.groups g set next_offset = o.next_offset, committed_at = now()
-         from (select * from unnest($2::smallint[], $3::integer[], $4::bigint[], $5::bigint[])
-                   as o (topic, partition, epoch, next_offset) order by topic, partition) o
-         where g.name = $1 and g.topic = o.topic and g.partition = o.partition and g.epoch = o.epoch
-         returning g.topic, g.partition"
-    };
-}
+const APPEND: &str = "select log.append($1, $2, $3, $4, $5, $6, $7, $8)";
+/// Offsets in one order, so that two commits cannot wait for each other. Nothing is appended for who owns none of the
+/// partitions.
+const COMMIT_AND_APPEND: &str = "
+    with moved as (
+        update log.groups g set next_offset = o.next_offset, committed_at = now()
+        from (select * from unnest($10::smallint[], $11::integer[], $12::bigint[], $13::bigint[])
+                  as o (topic, partition, epoch, next_offset) order by topic, partition) o
+        where g.name = $9 and g.topic = o.topic and g.partition = o.partition and g.epoch = o.epoch
+        returning g.topic, g.partition
+    ), appended as materialized (select from log.append($1, $2, $3, $4, $5, $6, $7, $8))
+    select moved.* from moved cross join appended";
 
-const COMMIT: &str = commit!();
-/// Nothing is appended for who owns none of the partitions.
-const COMMIT_AND_APPEND: &str = concat!(
-    "with moved as (",
-    commit!(),
-    "), appended as materialized (select from log.append($6, $7, $8, $9, $10, $11, $12, $13))
-     select moved.* from moved cross join appended"
-);
-
-/// All are checked before any is written.
-fn checked(records: &[NewRecord]) -> Result<(), BusError> {
-    records.iter().try_for_each(check_size)
-}
-
-async fn append_chunk(catalog: &Catalog, connection: &mut PgConnection, chunk: &[NewRecord]) -> Result<(), BusError> {
-    let columns = columns(catalog, chunk).await?;
-    sqlx::query("select log.append($1, $2, $3, $4, $5, $6, $7, $8)")
+/// A statement whose first parameters are those of `log.append`.
+fn bound<'q>(statement: &'static str, columns: &'q Columns) -> Query<'q, Postgres, PgArguments> {
+    sqlx::query(statement)
         .bind(&columns.topics)
         .bind(&columns.partitions)
         .bind(&columns.counts)
@@ -147,6 +118,16 @@ async fn append_chunk(catalog: &Catalog, connection: &mut PgConnection, chunk: &
         .bind(&columns.records)
         .bind(&columns.sizes)
         .bind(&columns.bodies)
+}
+
+/// All are checked before any is written.
+fn checked(records: &[NewRecord]) -> Result<(), BusError> {
+    records.iter().try_for_each(check_size)
+}
+
+async fn append_chunk(catalog: &Catalog, connection: &mut PgConnection, chunk: &[NewRecord]) -> Result<(), BusError> {
+    let columns = columns(catalog, chunk).await?;
+    bound(APPEND, &columns)
         .execute(connection)
         .await
         .map_err(BusError::Postgres)?;
