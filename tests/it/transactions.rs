@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use store::{Store, Tx};
 
-use crate::support::database::{database, empty_database};
+use crate::support::{
+    database::{database, empty_database},
+    simulator::eventually,
+};
 
 async fn put(tx: &mut Tx, id: i32) {
     sqlx::query("insert into seen (id) values ($1)")
@@ -36,7 +39,7 @@ async fn prepare(store: &Store) {
 }
 
 #[tokio::test]
-async fn a_connection_is_used_again_after_a_commit_and_not_after_less() {
+async fn a_connection_is_used_again_and_what_was_not_committed_is_undone() {
     let store = database().await;
     prepare(&store).await;
     let mut tx = store.begin_by_key().await.unwrap();
@@ -49,12 +52,29 @@ async fn a_connection_is_used_again_after_a_commit_and_not_after_less() {
     put(&mut tx, 2).await;
     drop(tx);
 
+    // It is undone beside us: until then another connection is used.
     let mut tx = store.begin_by_key().await.unwrap();
-    assert_ne!(pid(&mut tx).await, first);
-    // It waits until the one before has gone, if it must.
     put(&mut tx, 2).await;
     tx.commit().await.unwrap();
     assert_eq!(seen(&store).await, [1, 2]);
+    eventually("it is used again", || async {
+        let mut one = store.begin_by_key().await.unwrap();
+        let mut other = store.begin_by_key().await.unwrap();
+        [pid(&mut one).await, pid(&mut other).await]
+            .contains(&first)
+            .then_some(())
+    })
+    .await;
+    eventually("nothing is left open", || async {
+        let open: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in%'",
+        )
+        .fetch_one(store.pool())
+        .await
+        .unwrap();
+        (open == 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -76,8 +76,6 @@ async fn once(log: Arc<dyn Log>, store: Store, clock: Clock) -> Result<i64, Pump
     let rows = tx.deferred_take_due(clock.now(), BATCH).await?;
     let count = rows.len() as i64;
     if count == 0 {
-        // Its connection is for the next one.
-        tx.commit().await?;
         return Ok(0);
     }
     let records: Vec<NewRecord> = rows.into_iter().filter_map(record).collect();

@@ -3,7 +3,7 @@
 //! The pool asks a connection whether it is still there each time that it comes back (in sqlx 0.9 nothing turns that off),
 //! and settings for one transaction are five further statements; of the statements of a small batch that was a third. So some
 //! of the pool's connections, at most a quarter, stay with the stages that use them all the time, with their settings made
-//! once. One is not used again when its transaction was not committed, and is closed after half an hour as the pool does.
+//! once. One is closed after an error, and after half an hour as the pool does.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -31,8 +31,7 @@ pub(crate) struct Kept {
 #[derive(Debug, Default)]
 struct State {
     idle: Vec<Member>,
-    /// How many there are, those in use included.
-    count: usize,
+    in_use: usize,
 }
 
 /// A connection with the settings made.
@@ -43,16 +42,16 @@ struct Member {
     used: Instant,
 }
 
-/// A transaction on one of them.
+/// A transaction on one of them. Dropped before its commit it is rolled back, and the connection is used again.
 #[derive(Debug)]
 pub(crate) struct Open {
-    member: Member,
-    place: Place,
+    /// Until it ends.
+    held: Option<(Member, Place)>,
 }
 
-/// Counts among those that there are, until it is dropped.
+/// Counts as one in use, until it is dropped.
 #[derive(Debug)]
-struct Place(Option<Arc<Kept>>);
+struct Place(Arc<Kept>);
 
 impl Kept {
     pub fn of(pool: &PgPool) -> Arc<Kept> {
@@ -83,20 +82,20 @@ impl Kept {
             // It goes, and the next one is looked at.
         };
         member.connection.execute("begin").await?;
-        Ok(Some(Open { member, place }))
+        Ok(Some(Open {
+            held: Some((member, place)),
+        }))
     }
 
     /// One that nobody uses, or a place for a new one.
     fn idle_or_room(self: &Arc<Kept>) -> Option<(Option<Member>, Place)> {
         let mut state = self.state();
         let member = state.idle.pop();
-        if member.is_none() {
-            if state.count == self.room {
-                return None;
-            }
-            state.count += 1;
+        if member.is_none() && state.in_use == self.room {
+            return None;
         }
-        Some((member, Place(Some(self.clone()))))
+        state.in_use += 1;
+        Some((member, Place(self.clone())))
     }
 
     async fn connect(&self) -> Result<Member, sqlx::Error> {
@@ -123,35 +122,54 @@ impl Drop for Kept {
 }
 
 impl Open {
-    pub async fn commit(self) -> Result<(), sqlx::Error> {
-        let Open { mut member, mut place } = self;
-        member.connection.execute("commit").await?;
-        member.used = Instant::now();
-        if let Some(kept) = place.0.take() {
-            kept.state().idle.push(member);
+    pub async fn commit(mut self) -> Result<(), sqlx::Error> {
+        match self.held.take() {
+            Some((member, place)) => end(member, place, "commit").await,
+            None => Ok(()),
         }
-        Ok(())
+    }
+}
+
+/// Ends the transaction and keeps the connection for the next one; after an error it is closed.
+async fn end(mut member: Member, place: Place, how: &'static str) -> Result<(), sqlx::Error> {
+    member.connection.execute(how).await?;
+    member.used = Instant::now();
+    place.0.state().idle.push(member);
+    Ok(())
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let Some((member, place)) = self.held.take() else {
+            return;
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                runtime.spawn(end(member, place, "rollback"));
+            }
+            Err(_) => std::mem::forget(member),
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(kept) = &self.0 {
-            kept.state().count -= 1;
-        }
+        self.0.state().in_use -= 1;
     }
 }
 
 impl Deref for Open {
     type Target = PgConnection;
 
+    #[expect(clippy::expect_used, reason = "only what consumes it takes it out")]
     fn deref(&self) -> &PgConnection {
-        &self.member.connection
+        &self.held.as_ref().expect("an open transaction").0.connection
     }
 }
 
 impl DerefMut for Open {
+    #[expect(clippy::expect_used, reason = "only what consumes it takes it out")]
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.member.connection
+        &mut self.held.as_mut().expect("an open transaction").0.connection
     }
 }

@@ -88,10 +88,8 @@ fn options() -> PgPoolOptions {
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
             Box::pin(async move {
-                if meta.idle_for >= IDLE {
-                    connection.ping().await?;
-                }
-                Ok(true)
+                // One that is gone is no more than replaced.
+                Ok(meta.idle_for < IDLE || connection.ping().await.is_ok())
             })
         })
 }
