@@ -70,19 +70,22 @@ pub const SETTLED_BY_REFERENCE: [State; 2] = [State::Unknown, State::Accepted];
 impl Tx {
     /// Keeps receipts whose part is not known (yet); one that is kept already stays.
     pub async fn callbacks_unmatched_put(&mut self, receipts: &[Unmatched]) -> Result<(), StoreError> {
-        let rows: Vec<(&Unmatched, String, i16)> = receipts
-            .iter()
-            .flat_map(|receipt| {
-                let forms = receipt.match_ids.iter().zip(0..);
-                forms.map(move |(id, place)| (receipt, match_id(&foreign(id)), place))
-            })
-            .collect();
+        let mut rows: Vec<(&Unmatched, String, i16)> = Vec::with_capacity(receipts.len());
+        for receipt in receipts {
+            let first = rows.len();
+            for (id, place) in receipt.match_ids.iter().zip(0..) {
+                let form = match_id(&foreign(id));
+                // Two forms may be the same to whoever compares: the first of them is kept.
+                if rows[first..].iter().all(|(_, known, _)| *known != form) {
+                    rows.push((receipt, form, place));
+                }
+            }
+        }
         if rows.is_empty() {
             return Ok(());
         }
         let states: Vec<Option<i16>> = rows.iter().map(|row| row.0.state.map(State::code)).collect();
         let codes: Vec<Option<String>> = rows.iter().map(|row| row.0.code.as_deref().map(foreign)).collect();
-        // Two forms may be the same to whoever compares: the first of them is kept.
         sqlx::query(
             "insert into callbacks_unmatched (id, gateway, match_id, state, code, at, received_at, reference, remote_id,
                  place, waits)
