@@ -68,12 +68,30 @@ pub struct Options {
 
 /// What `tamtam up` starts its cluster with, beyond PostgreSQL's defaults. All roles and their consumers connect to it;
 /// durability stays as it is by default.
-pub const SETTINGS: [&str; 4] = [
-    "max_connections=200",
-    "max_wal_size=2GB",
-    "jit=off",
-    "log_min_messages=warning",
-];
+pub fn settings() -> Vec<String> {
+    let mut settings = [
+        "max_connections=200",
+        "max_wal_size=2GB",
+        "jit=off",
+        "log_min_messages=warning",
+    ]
+    .map(String::from)
+    .to_vec();
+    settings.push(format!("shared_buffers={}MB", cache_megabytes()));
+    settings
+}
+
+/// PostgreSQL's own cache: an eighth of the memory that there is for us, from 128 MB (its default) up to 1 GB.
+fn cache_megabytes() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let machine = read("/proc/meminfo")
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok())
+        .map_or(0, |kilobytes: u64| kilobytes << 10);
+    // A container's limit; without one it says `max`.
+    let limit = read("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(u64::MAX);
+    (machine.min(limit) / 8 >> 20).clamp(128, 1024)
+}
 
 /// How often a start is tried: the port was free a moment ago, and the shared memory of a killed server may need a
 /// moment to go.

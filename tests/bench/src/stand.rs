@@ -435,10 +435,13 @@ fn port(address: &str) -> Result<u16> {
 }
 
 async fn cluster(directory: &Path, statements: bool) -> Result<Cluster> {
-    let mut settings: Vec<String> = embedded::SETTINGS.map(String::from).to_vec();
+    let mut settings = embedded::settings();
     if statements {
         settings.push("shared_preload_libraries=pg_stat_statements".into());
     }
+    // Further ones, to try something out: `NAME=VALUE`, separated by spaces. The last of a name counts.
+    let given = std::env::var("BENCH_POSTGRES").unwrap_or_default();
+    settings.extend(given.split_whitespace().map(String::from));
     let options = ClusterOptions {
         settings,
         ephemeral: true,

@@ -131,22 +131,9 @@ impl Up {
     }
 }
 
-/// PostgreSQL's own cache: an eighth of the machine's memory, from 128 MB (its default) up to 1 GB.
-fn shared_megabytes() -> u64 {
-    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kilobytes = memory
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
-    (kilobytes.unwrap_or(0_u64) / 1024 / 8).clamp(128, 1024)
-}
-
 async fn start_cluster(directory: PathBuf, ephemeral: bool) -> Result<Cluster, Failure> {
     let options = Options {
-        settings: embedded::SETTINGS
-            .map(String::from)
-            .into_iter()
-            .chain([format!("shared_buffers={}MB", shared_megabytes())])
-            .collect(),
+        settings: embedded::settings(),
         ephemeral,
     };
     tokio::task::spawn_blocking(move || Cluster::start(&directory, &options))
