@@ -180,7 +180,7 @@ pub fn run(cli: Cli, environment: BTreeMap<String, String>) -> Result<(), Failur
                 ("simulator.script", arguments.script.as_deref(), "--script"),
             ];
             let settings = load(&arguments.server, &paths, environment)?;
-            serve(settings, "up", |settings| {
+            serve(settings, UP, |settings| {
                 run::up::run(settings, arguments.simulator, secrets)
             })
         }
@@ -261,12 +261,15 @@ fn role(
     serve(settings, role.name(), |settings| run::role(role, settings, secrets))
 }
 
+/// All roles in one process.
+pub const UP: &str = "up";
+
 /// Runs a process that serves: many threads, logs, traces.
 fn serve<F>(settings: Settings, name: &'static str, run: impl FnOnce(Settings) -> F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    runtime(&settings)?.block_on(async {
+    runtime(&settings, name)?.block_on(async {
         let telemetry = telemetry::start(&settings, name)?;
         let outcome = run(settings).await;
         telemetry.stop().await;
@@ -283,9 +286,14 @@ fn client(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fail
         .block_on(command)
 }
 
-pub fn runtime(settings: &Settings) -> Result<tokio::runtime::Runtime, Failure> {
+pub fn runtime(settings: &Settings, name: &str) -> Result<tokio::runtime::Runtime, Failure> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let suitable = match name {
+        UP => processors,
+        _ => (processors / 2).max(1),
+    };
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(settings.threads)
+        .worker_threads(settings.threads.map_or(suitable, usize::from))
         .enable_all()
         .build()
         .map_err(Failure::no)

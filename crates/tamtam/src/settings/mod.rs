@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::SocketAddr,
+    num::NonZero,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -39,8 +40,8 @@ pub struct Settings {
     pub dispatcher: Dispatcher,
     pub trusted_proxies: Vec<IpNet>,
     pub simulator: simulator::Script,
-    /// Threads that work.
-    pub threads: usize,
+    /// Threads that work; `None`: as many as suit what the process does.
+    pub threads: Option<NonZero<usize>>,
     pub drain: Duration,
     pub admin_key: Option<Secret>,
     pub log: Log,
@@ -229,10 +230,7 @@ fn read(layers: &mut Layers) -> Settings {
         retry_min: Duration::from_millis(layers.number("stage.retry_min_ms", 1..=60_000).into()),
         retry_max: Duration::from_millis(layers.number("stage.retry_max_ms", 1..=600_000).into()),
     };
-    let threads = match layers.number("process.threads", 0..=1_024) as usize {
-        0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
-        threads => threads,
-    };
+    let threads = NonZero::new(layers.number("process.threads", 0..=1_024) as usize);
     let admin_key = layers.text_option("admin.key");
     if admin_key.as_deref().is_some_and(|key| !is_api_key(key)) {
         layers.refuse("admin.key", "expected `tt_` and 32 to 64 letters and digits");
