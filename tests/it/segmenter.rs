@@ -237,6 +237,42 @@ async fn an_event_is_decided_once_and_emitted_again_the_same() {
 }
 
 #[tokio::test]
+async fn a_batch_with_an_event_that_is_known_leads_to_what_its_events_would_alone() {
+    let mut alone = Alone::new("2026-06-01T10:00:00Z").await;
+    let known = alone.event("o1", "42", "order.placed", -60, json!({"amount": 10}));
+    assert_eq!(
+        names(&alone.run(std::slice::from_ref(&known)).await),
+        [pair("confirm", "o1")]
+    );
+    // Before the batch learns of it a contact is changed, and new events are decided on.
+    for number in [2, 3] {
+        let moved = json!({"region": "north", "city": format!("city {number}")});
+        let batch = [
+            alone.event(&format!("c{number}"), "42", "contact.updated", 0, moved),
+            alone.event(&format!("o{number}"), "42", "order.placed", -30, json!({"amount": 20})),
+            known.clone(),
+        ];
+        let fires = [pair("confirm", &format!("o{number}")), pair("confirm", "o1")];
+        let seconds: &[_] = match number {
+            2 => &[pair("second-order", "o2")],
+            _ => &[],
+        };
+        let mut expected: Vec<_> = fires.iter().chain(seconds).cloned().collect();
+        expected.sort_unstable();
+        let mut names = names(&alone.run(&batch).await);
+        names.sort_unstable();
+        assert_eq!(names, expected);
+        let city = alone.store.contact_get("42").await.unwrap().unwrap().city;
+        assert_eq!(city, Some(format!("city {number}")));
+    }
+    let planned: Vec<(String, i32)> = sqlx::query_as("select event_id, planned from history order by 1")
+        .fetch_all(alone.store.pool())
+        .await
+        .unwrap();
+    assert_eq!(planned, [("o1".into(), 1), ("o2".into(), 2), ("o3".into(), 1)]);
+}
+
+#[tokio::test]
 async fn conditions_see_history_and_once_per_holds_within_a_batch_and_after_it() {
     let mut alone = Alone::new("2026-06-01T10:00:00Z").await;
     contacts(

@@ -107,6 +107,31 @@ async fn more_at_once_than_connections_are_kept_plan_alike() {
 }
 
 #[tokio::test]
+async fn one_that_begins_again_has_written_nothing_yet_and_plans_as_before() {
+    let store = database().await;
+    prepare(&store).await;
+    // The last of them are on connections of the pool.
+    let mut open = Vec::new();
+    for id in 0..6 {
+        let mut tx = store.begin_by_key().await.unwrap();
+        put(&mut tx, 10).await;
+        tx.begin_again().await.unwrap();
+        put(&mut tx, id).await;
+        let planned: String = sqlx::query_scalar("select current_setting('enable_hashjoin')")
+            .fetch_one(tx.connection())
+            .await
+            .unwrap();
+        assert_eq!(planned, "off");
+        open.push(tx);
+    }
+    drop(open.pop());
+    for tx in open {
+        tx.commit().await.unwrap();
+    }
+    assert_eq!(seen(&store).await, [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test]
 async fn a_small_pool_has_them_all() {
     let store = Store::connect(&empty_database().await, 2, Duration::from_secs(10))
         .await

@@ -24,20 +24,23 @@ pub(crate) enum Fresh {
     Parts,
     History,
     TriggerLog,
+    /// Events, before anything is decided on them ([`Tx::events_are_new`]).
+    Events,
 }
 
 /// For each of them, how many inserts are still to be made the careful way.
 #[derive(Debug, Default)]
-pub(crate) struct Careful([AtomicU32; 4]);
+pub(crate) struct Careful([AtomicU32; 5]);
 
 impl Careful {
     fn of(&self, table: Fresh) -> &AtomicU32 {
-        let [messages, parts, history, trigger_log] = &self.0;
+        let [messages, parts, history, trigger_log, events] = &self.0;
         match table {
             Fresh::Messages => messages,
             Fresh::Parts => parts,
             Fresh::History => history,
             Fresh::TriggerLog => trigger_log,
+            Fresh::Events => events,
         }
     }
 
@@ -51,6 +54,17 @@ impl Careful {
 }
 
 impl Tx {
+    /// Whether to decide on events as if none of them were known, and to begin again where one is: so it is, unless some were a
+    /// few batches ago.
+    pub fn events_are_new(&self) -> bool {
+        !self.careful.takes_one(Fresh::Events)
+    }
+
+    /// Some were known.
+    pub fn events_were_known(&self) {
+        self.careful.of(Fresh::Events).store(CAREFUL, Ordering::Relaxed);
+    }
+
     /// Inserts so many rows by a plain `insert`. `false`: nothing was inserted, do it the careful way.
     pub(crate) async fn insert_fresh(
         &mut self,
@@ -97,6 +111,7 @@ mod tests {
         assert!(!careful.takes_one(Fresh::Parts));
         careful.of(Fresh::Parts).store(2, Ordering::Relaxed);
         assert!(!careful.takes_one(Fresh::Messages), "another table");
+        assert!(!careful.takes_one(Fresh::Events), "nor is it asked for events");
         let taken: Vec<bool> = (0..4).map(|_| careful.takes_one(Fresh::Parts)).collect();
         assert_eq!(taken, [true, true, false, false]);
     }

@@ -14,6 +14,10 @@ use crate::{
     trigger_log::EventKey,
 };
 
+/// Notes which of these ids are no contact's (see the table `strangers`).
+const STRANGERS: &str = "insert into strangers select distinct id from unnest($1::text[]) n (id)
+     where not exists (select from contacts c where c.id = n.id) order by 1 on conflict do nothing";
+
 impl Tx {
     /// Which of these events are not there; of the same one twice the first is not.
     pub async fn history_unknown(&mut self, events: &[&BusinessEvent]) -> Result<Vec<bool>, StoreError> {
@@ -50,13 +54,10 @@ impl Tx {
         self.history_insert(&events).await
     }
 
-    /// Writes events that were not there just now, each with how many messages it has started. Where one is there all the
-    /// same, somebody else has written it in between, and may have decided otherwise: an error that passes.
-    pub async fn history_put_planned(&mut self, events: &[(&BusinessEvent, i32)]) -> Result<(), StoreError> {
-        match self.history_insert(events).await?.contains(&false) {
-            true => Err(StoreError::Unavailable(sqlx::Error::RowNotFound)),
-            false => Ok(()),
-        }
+    /// Writes events that should not be there, each with how many messages it has started. `false`: one is there, and others
+    /// may have decided otherwise.
+    pub async fn history_put_planned(&mut self, events: &[(&BusinessEvent, i32)]) -> Result<bool, StoreError> {
+        Ok(!self.history_insert(events).await?.contains(&false))
     }
 
     async fn history_insert(&mut self, events: &[(&BusinessEvent, i32)]) -> Result<Vec<bool>, StoreError> {
@@ -68,51 +69,44 @@ impl Tx {
         let data: Vec<Json<&Map<String, Value>>> = events.iter().map(|(event, _)| Json(&event.data)).collect();
         let planned: Vec<i32> = events.iter().map(|(_, planned)| *planned).collect();
         // In key order, so that two batches with the same events wait for each other and do not deadlock.
-        let bound = |on_conflict: &str| {
-            sqlx::query(sqlx::AssertSqlSafe(format!(
-                "insert into history (contact_id, source, event_id, type, time, data, planned)
-                 select distinct on (1, 2, 3) * from unnest($1::text[], $2::text[], $3::text[], $4::text[],
-                     $5::timestamptz[], $6::jsonb[], $7::integer[])
-                 order by 1, 2, 3 {on_conflict}"
-            )))
-            .bind(column(|event| &event.contact_id))
-            .bind(column(|event| &event.source))
-            .bind(column(|event| &event.id))
-            .bind(column(|event| &event.kind))
-            .bind(&times)
-            .bind(&data)
-            .bind(&planned)
+        const INSERT: &str = "insert into history (contact_id, source, event_id, type, time, data, planned)
+             select distinct on (1, 2, 3) * from unnest($1::text[], $2::text[], $3::text[], $4::text[],
+                 $5::timestamptz[], $6::jsonb[], $7::integer[])
+             order by 1, 2, 3";
+        let bound = |statement: String| {
+            sqlx::query(sqlx::AssertSqlSafe(statement))
+                .bind(column(|event| &event.contact_id))
+                .bind(column(|event| &event.source))
+                .bind(column(|event| &event.id))
+                .bind(column(|event| &event.kind))
+                .bind(&times)
+                .bind(&data)
+                .bind(&planned)
         };
         let key = |event: &BusinessEvent| (event.contact_id.clone(), event.source.clone(), event.id.clone());
+        let plainly = bound(format!("with written as ({INSERT}) {STRANGERS}"));
         let mut new: HashSet<(String, String, String)> =
-            match self.insert_fresh(Fresh::History, events.len(), bound("")).await? {
+            match self.insert_fresh(Fresh::History, events.len(), plainly).await? {
                 true => events.iter().map(|(event, _)| key(event)).collect(),
-                false => bound("on conflict do nothing returning contact_id, source, event_id")
+                false => {
+                    let new: HashSet<_> = bound(format!(
+                        "{INSERT} on conflict do nothing returning contact_id, source, event_id"
+                    ))
                     .fetch_all(&mut *self.inner)
                     .await?
                     .iter()
                     .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
-                    .collect::<Result<_, sqlx::Error>>()?,
+                    .collect::<Result<_, sqlx::Error>>()?;
+                    if !new.is_empty() {
+                        sqlx::query(STRANGERS)
+                            .bind(column(|event| &event.contact_id))
+                            .execute(&mut *self.inner)
+                            .await?;
+                    }
+                    new
+                }
             };
-        if !new.is_empty() {
-            self.strangers_note(events).await?;
-        }
         Ok(events.iter().map(|(event, _)| new.remove(&key(event))).collect())
-    }
-
-    /// Notes who of them is no contact (see the table `strangers`).
-    async fn strangers_note(&mut self, events: &[(&BusinessEvent, i32)]) -> Result<(), StoreError> {
-        let mut ids: Vec<&str> = events.iter().map(|(event, _)| event.contact_id.as_str()).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        sqlx::query(
-            "insert into strangers select id from unnest($1::text[]) n (id)
-             where not exists (select from contacts c where c.id = n.id) order by 1 on conflict do nothing",
-        )
-        .bind(&ids)
-        .execute(&mut *self.inner)
-        .await?;
-        Ok(())
     }
 
     /// Adds to how many messages events have started.

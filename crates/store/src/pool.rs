@@ -192,6 +192,18 @@ impl Tx {
         &mut self.inner
     }
 
+    /// Undoes everything, and begins anew, of a transaction by key.
+    pub async fn begin_again(&mut self) -> Result<(), StoreError> {
+        // Not through sqlx, which does not know of every transaction here; to it this is still the same one.
+        let begin = match &self.inner {
+            Inner::Pooled(_) => LOCALLY.as_str(),
+            Inner::Kept(_) => "begin",
+        };
+        let again = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("rollback; {begin}")));
+        again.execute(&mut *self.inner).await?;
+        Ok(())
+    }
+
     pub async fn commit(self) -> Result<(), StoreError> {
         match self.inner {
             Inner::Pooled(inner) => inner.commit().await?,

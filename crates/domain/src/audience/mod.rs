@@ -147,9 +147,18 @@ impl Expression {
 
     /// Whether it or an audience that it leads to asks what campaigns a contact received.
     pub fn asks_received_with(&self, audiences: Audiences<'_>) -> bool {
+        self.asks_with(audiences, |node| matches!(node, Node::Received(_)))
+    }
+
+    /// Whether it or an audience that it leads to looks at a field of the contact.
+    pub fn asks_contact_with(&self, audiences: Audiences<'_>) -> bool {
+        self.asks_with(audiences, |node| matches!(node, Node::Is(Subject::Field(_), _)))
+    }
+
+    fn asks_with(&self, audiences: Audiences<'_>, what: impl Fn(&Node) -> bool) -> bool {
         let asks = |expression: &Expression| {
             let mut asks = false;
-            expression.0.walk(&mut |node| asks |= matches!(node, Node::Received(_)));
+            expression.0.walk(&mut |node| asks |= what(node));
             asks
         };
         asks(self) || self.leads_to(audiences).iter().any(|audience| asks(audience))

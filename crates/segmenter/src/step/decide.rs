@@ -76,22 +76,24 @@ fn key_of(firing: &Firing) -> EventKey<'_> {
     }
 }
 
-/// Decides on all of them with a constant number of statements. The answers stand by the causes' places, in order.
+/// How a batch takes its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Events {
+    /// As new, without asking: almost all are, and writing them shows it.
+    New,
+    Asked,
+}
+
+/// Decides on all of them with a constant number of statements. The answers stand by the causes' places, in order. `None`: an
+/// event was known that was not asked for, or somebody else has written one in between; nothing of this may stay.
 pub(super) async fn decide(
     tx: &mut Tx,
     rules: &Rules,
     causes: &[Cause],
+    taken: Events,
     now: Timestamp,
-) -> Result<Vec<(usize, Decision)>, StoreError> {
-    let arrived: Vec<&Cause> = causes.iter().filter(|cause| cause.timer.is_none()).collect();
-    let events: Vec<&BusinessEvent> = arrived.iter().map(|cause| &cause.event).collect();
-    let new = tx.history_unknown(&events).await?;
-    let fresh: HashSet<usize> = arrived
-        .iter()
-        .zip(&new)
-        .filter(|(_, new)| **new)
-        .map(|(cause, _)| cause.place)
-        .collect();
+) -> Result<Option<Vec<(usize, Decision)>>, StoreError> {
+    let fresh = fresh(tx, causes, taken).await?;
 
     // What was decided before: of events that are not new, and of timers.
     let known = causes.iter().filter(|cause| !fresh.contains(&cause.place));
@@ -145,27 +147,48 @@ pub(super) async fn decide(
     }
     let known = Known::load(tx, causes, &fresh, &candidates).await?;
     let planned = decided(tx, rules, &known, candidates, now, &mut decisions).await?;
-    write(tx, causes, &fresh, planned).await?;
+    if !write(tx, causes, &fresh, planned).await? {
+        return Ok(None);
+    }
     decisions.sort_by_key(|(place, _)| *place);
-    Ok(decisions)
+    Ok(Some(decisions))
 }
 
-/// Keeps the events that are new, and counts what they and the timers have started.
+/// The places of the events that are taken as new; of the same one twice the first is.
+async fn fresh(tx: &mut Tx, causes: &[Cause], taken: Events) -> Result<HashSet<usize>, StoreError> {
+    let arrived: Vec<&Cause> = causes.iter().filter(|cause| cause.timer.is_none()).collect();
+    let new: Vec<bool> = match taken {
+        Events::New => {
+            let mut seen = HashSet::with_capacity(arrived.len());
+            arrived.iter().map(|cause| seen.insert(key(&cause.event))).collect()
+        }
+        Events::Asked => {
+            let events: Vec<&BusinessEvent> = arrived.iter().map(|cause| &cause.event).collect();
+            tx.history_unknown(&events).await?
+        }
+    };
+    let new = arrived.iter().zip(new).filter(|(_, new)| *new);
+    Ok(new.map(|(cause, _)| cause.place).collect())
+}
+
+/// Keeps the events that are new, and counts what they and the timers have started. `false`: one of them is not new.
 async fn write(
     tx: &mut Tx,
     causes: &[Cause],
     fresh: &HashSet<usize>,
     mut planned: HashMap<EventKey<'_>, i32>,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let events: Vec<(&BusinessEvent, i32)> = causes
         .iter()
         .filter(|cause| fresh.contains(&cause.place))
         .map(|cause| (&cause.event, planned.remove(&key(&cause.event)).unwrap_or(0)))
         .collect();
-    // Who had the partition before may have written one in between: then its decision counts, at the next try.
-    tx.history_put_planned(&events).await?;
+    if !tx.history_put_planned(&events).await? {
+        return Ok(false);
+    }
     let others: Vec<(EventKey<'_>, i32)> = planned.into_iter().collect();
-    tx.history_planned_add(&others).await
+    tx.history_planned_add(&others).await?;
+    Ok(true)
 }
 
 /// How many messages are new, by their events.
@@ -261,11 +284,13 @@ impl<'a> Known<'a> {
         let mut with_received = BTreeSet::new();
         for candidate in candidates {
             let fired = candidate.cause.timer.is_some();
-            if !candidate.rule.needs(fired) {
+            if !candidate.rule.is_conditional(fired) {
                 continue;
             }
             let contact = candidate.cause.event.contact_id.as_str();
-            contacts.insert(contact);
+            if candidate.rule.asks_contact() {
+                contacts.insert(contact);
+            }
             if candidate.rule.asks_received() {
                 with_received.insert(contact);
             }
@@ -304,11 +329,12 @@ impl<'a> Known<'a> {
     fn pass(&self, rules: &Rules, candidate: &Candidate<'_>, now: Timestamp) -> bool {
         let Candidate { cause, rule } = candidate;
         let fired = cause.timer.is_some();
-        if !rule.needs(fired) {
+        if !rule.is_conditional(fired) {
             return true;
         }
         let event = &cause.event;
-        // Of a contact that is not known only the id is; its message comes to be suppressed, with that reason.
+        // Of a contact that is not looked at, or not known, only the id is; whoever is not known comes to be suppressed, with
+        // that reason.
         let unknown = Contact {
             id: event.contact_id.clone(),
             ..Contact::default()

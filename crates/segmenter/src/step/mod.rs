@@ -3,6 +3,9 @@
 //! A batch is read, then contacts are changed and erased (`people`), then events and timers are decided on (`decide`) and
 //! what is decided is emitted: jobs, and waits as deferred timers. Each batch takes a constant number of statements.
 //!
+//! Events are taken as new, and written; where one is there already nothing of that stays, and the batch begins again by asking
+//! which are.
+//!
 //! Delivered again, a batch changes nothing: contacts are as they were made, events are known, and what was decided is
 //! emitted again from the log, under the same ids.
 
@@ -20,7 +23,7 @@ use std::{
 
 use async_trait::async_trait;
 use bus::NewRecord;
-use decide::{Cause, Decision};
+use decide::{Cause, Decision, Events};
 use domain::{MessageId, phone::PhoneKey};
 use events::{BusinessEvent, Envelope, Job, Record as _, Timer, Topic};
 use item::Item;
@@ -75,6 +78,30 @@ impl Step for Segmenter {
     }
 
     async fn run(&self, topic: Topic, batch: &[&Input], tx: &mut Tx) -> Result<Output, StepError> {
+        if tx.events_are_new() {
+            if let Some(output) = self.run_once(topic, batch, tx, Events::New).await? {
+                return Ok(output);
+            }
+            tx.events_were_known();
+            tx.begin_again().await?;
+        }
+        // Who had the partition before may have written one in between: then its decision counts, at the next try.
+        let between = || StepError::Transient("an event was written by somebody else just now".into());
+        self.run_once(topic, batch, tx, Events::Asked)
+            .await?
+            .ok_or_else(between)
+    }
+}
+
+impl Segmenter {
+    /// `None`: see [`decide::decide`].
+    async fn run_once(
+        &self,
+        topic: Topic,
+        batch: &[&Input],
+        tx: &mut Tx,
+        events: Events,
+    ) -> Result<Option<Output>, StepError> {
         let now = item::micros(self.clock.now());
         let snapshot = self.live.as_of(tx).await?;
         let rules = self.rules(&snapshot);
@@ -110,7 +137,9 @@ impl Step for Segmenter {
         }
         people.write(tx, &self.phone_key, now).await?;
 
-        let decisions = decide::decide(tx, &rules, &causes, now).await?;
+        let Some(decisions) = decide::decide(tx, &rules, &causes, events, now).await? else {
+            return Ok(None);
+        };
         let by_place: HashMap<usize, &Cause> = causes.iter().map(|cause| (cause.place, cause)).collect();
         let mut waits = Vec::new();
         for (place, decision) in decisions {
@@ -124,7 +153,7 @@ impl Step for Segmenter {
         tx.deferred_put(&waits).await?;
         let jobs = output.emit.len() as u64;
         metrics::counter!("tamtam_segmenter_jobs_total", "cause" => "trigger").increment(jobs);
-        Ok(output)
+        Ok(Some(output))
     }
 }
 

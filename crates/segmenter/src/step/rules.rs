@@ -23,6 +23,8 @@ pub(super) struct Rule {
     unless: Option<Unless>,
     /// The event types whose history it looks at, before it waits.
     conditions: BTreeSet<String>,
+    /// Whether it looks at the contact's fields.
+    contact: bool,
     /// Whether it looks at the campaigns that a contact received.
     received: bool,
 }
@@ -97,9 +99,10 @@ impl Rule {
         };
         let find = |name: &str| audiences.get(name).cloned();
         let mut conditions = BTreeSet::new();
-        let mut received = false;
+        let (mut contact, mut received) = (false, false);
         for expression in when.iter().chain(audience.as_deref()) {
             conditions.extend(expression.did_types_with(&find));
+            contact |= expression.asks_contact_with(&find);
             received |= expression.asks_received_with(&find);
         }
         Ok(Rule {
@@ -108,6 +111,7 @@ impl Rule {
             audience,
             unless,
             conditions,
+            contact,
             received,
         })
     }
@@ -131,9 +135,14 @@ impl Rule {
         Some(self.due(event).checked_add(after).unwrap_or(Timestamp::MAX))
     }
 
-    /// Whether it looks at the contact or its history, at an event's arrival (`false`) or when the wait is over.
-    pub fn needs(&self, fired: bool) -> bool {
+    /// Whether it has conditions at an event's arrival (`false`) or when the wait is over.
+    pub fn is_conditional(&self, fired: bool) -> bool {
         self.when.is_some() || self.audience.is_some() || (fired && self.unless.is_some())
+    }
+
+    /// Whether it looks at the contact's fields.
+    pub fn asks_contact(&self) -> bool {
+        self.contact
     }
 
     /// Whether it looks at the campaigns that the contact received.
@@ -212,7 +221,9 @@ mod tests {
         let rules = Rules::new(&snapshot);
         assert_eq!(rules.on("order.placed").len(), 1);
         assert!(rules.on("other").is_empty() && rules.named("off").is_none());
+        assert!(!rules.on("order.placed")[0].asks_contact());
         let waiting = rules.named("b").unwrap();
+        assert!(waiting.asks_contact(), "its audience does");
         assert!(waiting.waits());
         let types = |fired| waiting.types(fired).map(str::to_owned).collect::<BTreeSet<_>>();
         assert_eq!(types(false), ["order.placed".to_owned()].into());
