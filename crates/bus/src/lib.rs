@@ -243,6 +243,10 @@ pub trait Consumer: Send {
     }
     /// The same for several partitions, at the price of one where the bus can do so; a result for each, in order.
     async fn commit_all(&mut self, offsets: &[(Partition, i64)]) -> Vec<Result<(), BusError>>;
+    /// Whether more is known to be there than was handed out. A bus that hands out at once what it has at hand need not know.
+    fn is_behind(&self) -> bool {
+        false
+    }
     /// Which ownership of the partition this is; rises at each hand-over. Always 0 on Kafka, which fences by itself.
     fn epoch(&self, partition: Partition) -> i64;
     /// Reads again from `offset` (after a failed batch).

@@ -23,7 +23,7 @@ const QUEUE: usize = 2_000;
 /// After this the gateway is told to bring it again: it will give up on us about then anyway.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// More callbacks than this waiting for their answer: the machine has its hands full.
-const FLOOD: usize = 200;
+const FLOOD: usize = 400;
 /// How long the understanding of what is kept may be put off for what is to be kept.
 const PUT_OFF: Duration = Duration::from_millis(500);
 /// How often to look.

@@ -2,6 +2,8 @@
 //!
 //! A batch costs a constant number of statements: one to find the parts, then locks, reads and writes over all of them.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bus::Partition;
 use domain::{phone::PhoneKey, sms::Fragment};
@@ -23,6 +25,9 @@ use crate::{
     receipts::{self, Told},
     replies::{self, Piece, Reply},
 };
+
+/// Nobody waits for a receipt as for a message, and what became of the message should be written before its receipt is read.
+const PACE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Callbacks {
     live: Live,
@@ -155,6 +160,10 @@ impl Step for Callbacks {
 
     fn topics(&self) -> &'static [Topic] {
         &[Topic::Callbacks]
+    }
+
+    fn pace(&self) -> Duration {
+        PACE
     }
 
     async fn run(&self, _: Topic, batch: &[&Input], tx: &mut Tx) -> Result<Output, StepError> {

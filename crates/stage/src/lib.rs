@@ -12,6 +12,8 @@ pub mod live;
 mod runner;
 pub mod trace;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bus::{NewRecord, Partition};
 use events::{Envelope, Topic};
@@ -61,4 +63,14 @@ pub trait Step: Send + Sync + 'static {
     fn topics(&self) -> &'static [Topic];
     /// The records of one or several partitions of `topic`, those of a partition together and in their order.
     async fn run(&self, topic: Topic, batch: &[&Input], tx: &mut Tx) -> Result<Output, StepError>;
+    /// Between the beginnings of two batches, at most: the fuller the last one was the less, and nothing where more is known to
+    /// wait. Under a light load batches of a few records would else follow one another without a pause and take the processor
+    /// from the other stages: what each costs does not depend on how few they are. Nothing is read in the meantime either. Who
+    /// comes alone is not held up.
+    fn pace(&self) -> Duration {
+        PACE
+    }
 }
+
+/// For a stage on a message's way to its gateway.
+const PACE: Duration = Duration::from_millis(10);

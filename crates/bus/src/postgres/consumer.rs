@@ -320,6 +320,10 @@ impl Consumer for PostgresConsumer {
         results
     }
 
+    fn is_behind(&self) -> bool {
+        lock(&self.state).owned.values().any(|owned| owned.end > owned.position)
+    }
+
     fn epoch(&self, partition: Partition) -> i64 {
         lock(&self.state).owned.get(&partition).map_or(0, |owned| owned.epoch)
     }

@@ -29,10 +29,6 @@ const GRACE: Duration = Duration::from_millis(3);
 /// How often offsets are committed where that is no part of the transaction. What a crash repeats changes nothing, and each
 /// commit is a request that the reading waits for.
 const COMMIT_EVERY: Duration = Duration::from_millis(100);
-/// Between the beginnings of two batches, at least, unless as much waits as a batch takes. Under a light load batches of a few
-/// records would else follow one another without a pause and take the processor from the other stages: what each costs does
-/// not depend on how few they are. Who has waited for longer is not held up.
-const PACE: Duration = Duration::from_millis(10);
 const CLOSE: Duration = Duration::from_secs(5);
 
 pub(super) struct Consumption<S> {
@@ -49,8 +45,10 @@ pub(super) struct Consumption<S> {
     chores_from: Instant,
     /// The next commit's turn, unless a partition is asked back.
     commit_from: Instant,
-    /// No batch before, unless a whole one waits.
+    /// No batch before, unless a whole one waits ([`Step::pace`]).
     start_from: Instant,
+    /// More is there than was read.
+    behind: bool,
     chores: Backoff,
     owned: watch::Sender<Vec<Partition>>,
 }
@@ -74,6 +72,7 @@ impl<S: Step> Consumption<S> {
             chores_from: Instant::now(),
             commit_from: Instant::now(),
             start_from: Instant::now(),
+            behind: false,
             chores: Backoff::new(config.retry_min, config.retry_max),
             owned,
         }
@@ -127,21 +126,29 @@ impl<S: Step> Consumption<S> {
             }
             let starts = self.board.start(self.shared.config.batch_records);
             let Some(first) = starts.first() else { return };
+            let records: usize = starts.iter().map(|start| start.batch.len()).sum();
             let span = tracing::debug_span!(
                 "batch",
                 stage = self.shared.step.name(),
                 topic = %first.batch.partition.topic,
                 partitions = starts.len(),
-                records = starts.iter().map(|start| start.batch.len()).sum::<usize>(),
+                records,
             );
             let work = together(self.shared.clone(), starts);
-            self.start_from = Instant::now() + PACE;
+            let pause = match self.behind {
+                true => Duration::ZERO,
+                false => pause(self.shared.step.pace(), records, self.shared.config.batch_records),
+            };
+            self.start_from = Instant::now() + pause;
             self.running.push(tokio::spawn(work.instrument(span)));
         }
     }
 
     /// Waits for the bus, while what is under way goes on.
     async fn wait(&mut self, consumer: &mut dyn Consumer, shutdown: &CancellationToken) -> Event {
+        if self.rests() {
+            return self.rest(shutdown).await;
+        }
         let limits = ReadLimits {
             records: self.size.records(),
             bytes: self.shared.config.batch_bytes,
@@ -171,6 +178,25 @@ impl<S: Step> Consumption<S> {
                 }
                 () = sleep_until(until.unwrap_or_else(Instant::now).into()), if until.is_some() => return Event::Chores,
                 () = sleep_until(self.start_from.into()), if self.is_free() && self.board.waiting() > 0 => self.start(),
+                () = shutdown.cancelled() => return Event::Stop,
+            }
+        }
+    }
+
+    /// Whether nothing is read now: what would be read has to wait for the next batch's turn, and more of it comes by then.
+    fn rests(&self) -> bool {
+        self.board.waiting() == 0 && Instant::now() < self.start_from
+    }
+
+    async fn rest(&mut self, shutdown: &CancellationToken) -> Event {
+        let mut until = self.start_from;
+        loop {
+            tokio::select! {
+                Some(done) = ended(&mut self.running, &mut self.failed) => {
+                    self.finish(done);
+                    until = self.chores_due().into_iter().chain([until]).min().unwrap_or(until);
+                }
+                () = sleep_until(until.into()) => return Event::Chores,
                 () = shutdown.cancelled() => return Event::Stop,
             }
         }
@@ -214,6 +240,7 @@ impl<S: Step> Consumption<S> {
                 self.size.read(records.len());
                 let batch = Batch::new(stage, partition, consumer.epoch(partition), records);
                 self.board.offer(batch);
+                self.behind = consumer.is_behind();
             }
             Delivery::Assign(partitions) => {
                 tracing::info!(stage, partitions = %list(&partitions), "partitions assigned");
@@ -381,6 +408,11 @@ impl<S: Step> Consumption<S> {
     }
 }
 
+/// How long after a batch of so many records the next one begins, at least: the fuller it was, the sooner.
+fn pause(pace: Duration, records: usize, most: usize) -> Duration {
+    pace.mul_f64(1.0 - (records as f64 / most.max(1) as f64).min(1.0))
+}
+
 type Work = FuturesUnordered<JoinHandle<Worked>>;
 
 /// What has ended next of the two; `None`: nothing is under way.
@@ -398,4 +430,17 @@ fn list(partitions: &[Partition]) -> String {
         .map(|partition| format!("{}/{}", partition.topic, partition.number))
         .collect();
     names.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fuller_a_batch_was_the_sooner_the_next_one_begins() {
+        let pace = Duration::from_millis(100);
+        for (records, expected) in [(0, 100), (50, 90), (250, 50), (500, 0), (700, 0)] {
+            assert_eq!(pause(pace, records, 500), Duration::from_millis(expected), "{records}");
+        }
+    }
 }
