@@ -51,6 +51,8 @@ pub(super) struct KafkaConsumer {
     revoked: Option<Revoked>,
     /// The partition of the last batch: the next one's turn comes first.
     pub(super) last: Option<Partition>,
+    /// Since when all partitions are paused.
+    pub(super) all_paused: Option<Instant>,
 }
 
 /// A revocation that waits for its owner.
@@ -82,6 +84,7 @@ impl KafkaConsumer {
             pending: VecDeque::new(),
             revoked: None,
             last: None,
+            all_paused: None,
         })
     }
 
@@ -272,7 +275,9 @@ impl Consumer for KafkaConsumer {
             }
             let seeking = self.held.values().any(|held| held.sought.is_some());
             let pause = if seeking { Duration::from_millis(20) } else { POLL };
-            let _ = tokio::time::timeout_at(until.min(now + pause).into(), self.woken.notified()).await;
+            let unread = self.unread_until().filter(|unread| *unread > now);
+            let again = until.min(now + pause).min(unread.unwrap_or(until));
+            let _ = tokio::time::timeout_at(again.into(), self.woken.notified()).await;
         }
     }
 

@@ -1,9 +1,13 @@
 //! What has been fetched, sorted by partition, until it is delivered.
 //!
 //! A partition that is paused keeps what has come in a small buffer, and only when that is full is librdkafka told: telling
-//! it throws away what it has fetched ahead, which a pause for each batch would make dear.
+//! it throws away what it has fetched ahead, which a pause for each batch would make dear. While all of them are paused nothing
+//! is taken at all for a while, so that a short pause fills no buffer.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     consumer::Consumer as _,
@@ -21,6 +25,10 @@ use crate::{BusError, Delivery, Partition, ReadLimits, StoredRecord};
 /// What a paused partition may hold here before librdkafka stops fetching it.
 const PAUSED_RECORDS: usize = 1_000;
 const PAUSED_BYTES: usize = 4 << 20;
+/// For how long nothing is taken while all partitions are paused. What else librdkafka has to say, as that partitions are
+/// asked back, waits in the same queue.
+const UNREAD: Duration = Duration::from_millis(250);
+
 /// A partition that is ours.
 #[derive(Default)]
 pub(super) struct Held {
@@ -41,8 +49,23 @@ impl Held {
 }
 
 impl KafkaConsumer {
+    /// Until when nothing is taken.
+    pub(super) fn unread_until(&mut self) -> Option<Instant> {
+        let all = !self.held.is_empty() && self.held.values().all(|held| held.paused);
+        match all {
+            true => Some(*self.all_paused.get_or_insert_with(Instant::now) + UNREAD),
+            false => {
+                self.all_paused = None;
+                None
+            }
+        }
+    }
+
     /// Takes what has been fetched, up to the limits of one delivery.
     pub(super) fn gather(&mut self, client: &Member, limits: ReadLimits) -> Result<(), BusError> {
+        if self.unread_until().is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
         let mut records = 0;
         let mut bytes = 0;
         for (partition, held) in &self.held {

@@ -132,7 +132,7 @@ pub(super) fn consumer(config: &KafkaConfig, group: &str) -> ClientConfig {
     ours.set("max.poll.interval.ms", "300000")
         .set("fetch.wait.max.ms", "500")
         .set("queued.min.messages", "2000")
-        .set("queued.max.messages.kbytes", "16384");
+        .set("queued.max.messages.kbytes", "8192");
     // With the newer group protocol these belong to the broker, and librdkafka refuses them.
     if config
         .settings
