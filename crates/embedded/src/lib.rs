@@ -90,7 +90,7 @@ fn cache_megabytes() -> u64 {
         .map_or(0, |kilobytes: u64| kilobytes << 10);
     // A container's limit; without one it says `max`.
     let limit = read("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(u64::MAX);
-    (machine.min(limit) / 8 >> 20).clamp(128, 1024)
+    (machine.min(limit) / (8 << 20)).clamp(128, 1024)
 }
 
 /// How often a start is tried: the port was free a moment ago, and the shared memory of a killed server may need a

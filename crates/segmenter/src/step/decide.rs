@@ -267,7 +267,7 @@ struct Known<'a> {
     contacts: HashMap<String, Contact>,
     history: HashMap<String, Vec<BusinessEvent>>,
     received: HashMap<String, Vec<String>>,
-    /// Where each event of the batch came.
+    /// Where each new event of the batch came: one that was known before counts wherever it comes again.
     places: HashMap<EventKey<'a>, usize>,
 }
 
@@ -301,8 +301,8 @@ impl<'a> Known<'a> {
         }
         let as_list = |set: BTreeSet<_>| set.into_iter().collect::<Vec<&str>>();
         let mut places = HashMap::new();
-        for cause in causes.iter().filter(|cause| cause.timer.is_none()) {
-            places.entry(key(&cause.event)).or_insert(cause.place);
+        for cause in causes.iter().filter(|cause| fresh.contains(&cause.place)) {
+            places.insert(key(&cause.event), cause.place);
         }
         let (with_history, types) = (as_list(with_history), as_list(types));
         let mut history = tx.history_for(&with_history, &types, None).await?;
