@@ -471,8 +471,12 @@ async fn receipts_and_replies_are_acknowledged_once_they_are_kept() {
     reported.sort();
     ids.sort();
     assert_eq!(reported, ids);
-    let stats: Stats = simulator.stats().await;
-    assert_eq!((stats.receipts, stats.inbound, stats.waiting), (20, 1, 0));
+    // What is kept is acknowledged a moment later.
+    eventually("the acknowledgements", || async {
+        let stats: Stats = simulator.stats().await;
+        ((stats.receipts, stats.inbound, stats.waiting) == (20, 1, 0)).then_some(())
+    })
+    .await;
     stop.cancel();
     receiver.await.unwrap();
     simulator.stop().await;
