@@ -171,9 +171,14 @@ async fn tamtam(common: &Common, figures: &mut Figures) -> Result<()> {
     }
     let run = crate::stages::dispatcher(common).await?;
     put(figures, "tamtam_dispatcher", run);
+    // As listmonk runs: one process and a PostgreSQL.
     let recipients = common.scaled(CAMPAIGN);
+    let embedded = Common {
+        bus: Bus::Postgres,
+        ..common.clone()
+    };
     for (name, gateway) in [("tamtam_campaign", "smpp"), ("tamtam_campaign_http", "http")] {
-        let run = campaign::once(common, recipients, gateway, recipients).await?;
+        let run = campaign::once(&embedded, recipients, gateway, recipients).await?;
         put(figures, name, get(&run, "messages_per_second").unwrap_or(0.0));
         let memory = get(&run, "memory_mib_up").unwrap_or(0.0);
         put(figures, format!("{name}_memory_mib"), memory);
