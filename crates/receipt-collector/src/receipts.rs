@@ -21,7 +21,7 @@ use resources::{
 use stage::trace;
 use store::{
     StoreError, Tx,
-    messages::{MessageRow, Settle},
+    messages::{MessageRow, Said, Settle},
     parts::{AdoptedPart, PartOf, PartRow, PartState, match_id},
     unmatched::{SETTLED_BY_REFERENCE, Unmatched},
 };
@@ -105,6 +105,9 @@ pub(crate) async fn take<'a>(
     tx: &mut Tx,
     cause: impl Fn(usize) -> Option<&'a str>,
 ) -> Result<Vec<NewRecord>, StoreError> {
+    let mut trail = Trail::default();
+    let (mut rows, told) = at_once(told, &mut trail, tx).await?;
+    count("matched", rows.len());
     let keys: Vec<(String, Vec<String>)> = told
         .iter()
         .map(|told| (told.gateway.clone(), told.forms.clone()))
@@ -112,7 +115,6 @@ pub(crate) async fn take<'a>(
     let parts = tx.parts_match(&keys).await?;
     let mut changes = Vec::with_capacity(told.len());
     let (mut notes, mut homeless) = (Vec::new(), Vec::new());
-    let mut trail = Trail::default();
     for (told, found) in told.into_iter().zip(parts) {
         let is_taken = found.is_some();
         let part = found.filter(|part| told.may_be_of(part));
@@ -142,7 +144,7 @@ pub(crate) async fn take<'a>(
     }
     count("matched", changes.len());
     count("unknown-code", notes.len());
-    let mut rows = tx.receipts_apply(&changes).await?;
+    rows.extend(tx.receipts_apply(&changes).await?);
     tx.parts_note(&notes).await?;
     if !homeless.is_empty() {
         rows.extend(by_reference(homeless, snapshot, &mut trail, tx).await?);
@@ -170,6 +172,41 @@ pub(crate) async fn take<'a>(
         ));
     }
     Ok(emit)
+}
+
+/// Settles what one receipt alone says everything of, which are most; what moved, and the receipts that are left.
+async fn at_once(
+    told: Vec<Told>,
+    trail: &mut Trail,
+    tx: &mut Tx,
+) -> Result<(Vec<(MessageRow, bool)>, Vec<Told>), StoreError> {
+    let (mut places, mut said) = (Vec::with_capacity(told.len()), Vec::with_capacity(told.len()));
+    for (place, told) in told.iter().enumerate() {
+        if let (Some(state), Some(form)) = (told.state, told.forms.first()) {
+            places.push(place);
+            said.push(Said {
+                gateway: &told.gateway,
+                remote_id: form,
+                state,
+                code: told.code.as_deref(),
+                at: told.at,
+                message_id: told.reference(),
+            });
+        }
+    }
+    let settled = tx.receipts_settle(&said).await?;
+    let mut rows = Vec::with_capacity(settled.len());
+    let mut is_done = vec![false; told.len()];
+    for (number, row) in settled {
+        let Some(place) = places.get(number).copied() else {
+            continue;
+        };
+        is_done[place] = true;
+        trail.causes.insert(row.message_id, told[place].input);
+        rows.push((row, true));
+    }
+    let left = told.into_iter().zip(is_done).filter(|(_, done)| !done);
+    Ok((rows, left.map(|(told, _)| told).collect()))
 }
 
 /// Receipts without a part: placed by our reference as far as they can be, kept otherwise.

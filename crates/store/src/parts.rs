@@ -478,13 +478,18 @@ fn settle((contact_id, message_id): Key, state: State, gateway_code: Option<Stri
         contact_id,
         message_id,
         state,
-        reason: match state {
-            State::Failed => Some(Reason::Undeliverable),
-            State::Expired => Some(Reason::ValidityPassed),
-            _ => None,
-        },
+        reason: reason_of(state),
         gateway_code,
         at,
+    }
+}
+
+/// Why a message ends in a state that its receipt told.
+pub(crate) fn reason_of(state: State) -> Option<Reason> {
+    match state {
+        State::Failed => Some(Reason::Undeliverable),
+        State::Expired => Some(Reason::ValidityPassed),
+        _ => None,
     }
 }
 

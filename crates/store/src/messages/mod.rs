@@ -19,6 +19,7 @@ mod decide;
 mod limits;
 mod outcome;
 mod rows;
+mod said;
 
 use std::collections::HashMap;
 
@@ -37,6 +38,7 @@ pub use counts::Counts;
 pub use decide::{Settle, TakeOver, Verdict};
 pub use limits::{Alarm, CapRule, ClaimRules, DestinationHour, WantRules};
 pub use outcome::{AttemptOutcome, Outcomes, Settled};
+pub use said::Said;
 
 /// A message as the ledger has it.
 #[derive(Clone, Debug, PartialEq)]

@@ -496,7 +496,7 @@ impl Tx {
 }
 
 /// The place, from 0, that `with ordinality` gave a row from 1.
-fn place(row: &PgRow) -> Result<usize, StoreError> {
+pub(super) fn place(row: &PgRow) -> Result<usize, StoreError> {
     let number: i64 = row.try_get(0)?;
     usize::try_from(number - 1).map_err(|_| StoreError::Corrupt("a row's number is none of ours".into()))
 }
