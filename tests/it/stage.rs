@@ -91,6 +91,9 @@ struct Echo {
     /// Where there is one, a batch needs a permit to go on.
     gate: Option<Arc<Semaphore>>,
     entered: Arc<AtomicUsize>,
+    /// While it holds, batches make way.
+    makes_way: Arc<AtomicBool>,
+    made_way: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -101,6 +104,14 @@ impl Step for Echo {
 
     fn topics(&self) -> &'static [Topic] {
         &[Topic::Events]
+    }
+
+    async fn make_way(&self, batch: &[&Input]) {
+        assert!(!batch.is_empty());
+        self.made_way.fetch_add(1, Ordering::SeqCst);
+        while self.makes_way.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     async fn run(&self, _topic: Topic, batch: &[&Input], tx: &mut Tx) -> Result<Output, StepError> {
@@ -336,6 +347,44 @@ async fn a_stop_drains_what_is_under_way_and_commits_it() {
     eventually("all are done", || caught_up(&*log)).await;
     running.stop().await;
     assert_eq!(first + step.seen.lock().unwrap().len(), 10);
+    assert_eq!(job_ids(&*log).await.len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_makes_way_begins_later_and_is_given_back_at_a_stop() {
+    let store = database().await;
+    let log = bus::log(&store).await;
+    let step = Echo {
+        makes_way: Arc::new(AtomicBool::new(true)),
+        ..Echo::default()
+    };
+    log.append(
+        (0..10)
+            .map(|number| event(&format!("e{number}"), "42", "t", b"{}"))
+            .collect(),
+    )
+    .await
+    .unwrap();
+    let running = Running::start(step.clone(), log.clone(), &store, config());
+    eventually("a batch makes way", || async {
+        step.made_way.load(Ordering::SeqCst) > 0
+    })
+    .await;
+    // It is not waited for, and nothing of it was done.
+    running.stop().await;
+    assert_eq!(step.entered.load(Ordering::SeqCst), 0);
+    assert!(!caught_up(&*log).await);
+
+    let running = Running::start(step.clone(), log.clone(), &store, config());
+    eventually("it makes way again", || async {
+        step.made_way.load(Ordering::SeqCst) > 1
+    })
+    .await;
+    assert_eq!(step.entered.load(Ordering::SeqCst), 0);
+    step.makes_way.store(false, Ordering::SeqCst);
+    eventually("all are done", || caught_up(&*log)).await;
+    running.stop().await;
+    assert_eq!(step.seen.lock().unwrap().len(), 10);
     assert_eq!(job_ids(&*log).await.len(), 10);
 }
 

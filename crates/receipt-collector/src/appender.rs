@@ -13,8 +13,12 @@ use bus::{Log, NewRecord};
 use domain::phone::PhoneKey;
 use events::{Callback, Topic};
 use gateways::{Incoming, Undelivered, key::callback_key};
-use stage::{Live, crash};
-use tokio::sync::{mpsc, oneshot};
+use jiff::{SignedDuration, Timestamp};
+use stage::{Clock, Live, crash};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 /// In one append.
 const BATCH: usize = 500;
@@ -23,11 +27,13 @@ const QUEUE: usize = 2_000;
 /// After this the gateway is told to bring it again: it will give up on us about then anyway.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// More callbacks than this waiting for their answer: the machine has its hands full.
-const FLOOD: usize = 400;
-/// How long the understanding of what is kept may be put off for what is to be kept.
-const PUT_OFF: Duration = Duration::from_millis(500);
+const FLOOD: usize = 200;
+/// A flood is over when there were no more than that for so long.
+const EBB: Duration = Duration::from_millis(250);
+/// How old what is kept may become, unread, while more floods in.
+const PUT_OFF: SignedDuration = SignedDuration::from_secs(10);
 /// How often to look.
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Where as many came together the last time, there are more to come: a few records cost an append as much as many.
 const MANY: usize = 16;
@@ -40,8 +46,7 @@ type Waiting = (NewRecord, oneshot::Sender<Result<(), Undelivered>>);
 #[derive(Clone, Debug)]
 pub(crate) struct Appender {
     queue: mpsc::Sender<Waiting>,
-    /// Callbacks that are not answered yet.
-    unanswered: Arc<AtomicUsize>,
+    unanswered: Arc<Unanswered>,
     ids: Arc<Ids>,
     live: Live,
     phone_key: PhoneKey,
@@ -60,7 +65,7 @@ impl Appender {
         tokio::spawn(append(log, waiting));
         Appender {
             queue,
-            unanswered: Arc::default(),
+            unanswered: Arc::new(Unanswered::new()),
             ids: Arc::new(Ids {
                 prefix: rand::random(),
                 next: AtomicU64::new(0),
@@ -76,31 +81,63 @@ impl Appender {
     }
 }
 
-/// Gateways wait for their answer and give up; what is kept can be understood a little later. So in a flood the edge goes
-/// first, and the step, half a second a batch, after it.
+/// Gateways wait for their answer and give up, and messages wait to be sent; what is kept can be understood a little later.
+/// So in a flood the edge goes first, and the step after it.
 #[derive(Clone, Debug)]
-pub(crate) struct Edge(Arc<AtomicUsize>);
+pub(crate) struct Edge(Arc<Unanswered>);
 
 impl Edge {
-    /// Waits until the flood is over, or it has been waited for long enough.
-    pub(crate) async fn calm(&self) {
-        let until = tokio::time::Instant::now() + PUT_OFF;
-        while self.is_flooded() && tokio::time::Instant::now() < until {
+    /// Waits until the flood is over, or what came at `since` has waited for long enough.
+    pub(crate) async fn calm(&self, since: Timestamp, clock: &Clock) {
+        while self.0.is_flooded(Instant::now()) && clock.now().duration_since(since) < PUT_OFF {
             tokio::time::sleep(LOOK).await;
         }
     }
+}
 
-    fn is_flooded(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > FLOOD
+/// Callbacks that are not answered yet.
+#[derive(Debug)]
+struct Unanswered {
+    count: AtomicUsize,
+    begun: Instant,
+    /// When there were last too many, in milliseconds since `begun`.
+    flooded_at: AtomicU64,
+}
+
+impl Unanswered {
+    fn new() -> Unanswered {
+        Unanswered {
+            count: AtomicUsize::new(0),
+            begun: Instant::now(),
+            flooded_at: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    fn enter(&self, now: Instant) -> Answered<'_> {
+        if self.count.fetch_add(1, Ordering::Relaxed) >= FLOOD {
+            self.flooded_at.store(self.place(now), Ordering::Relaxed);
+        }
+        Answered(self)
+    }
+
+    fn is_flooded(&self, now: Instant) -> bool {
+        match self.flooded_at.load(Ordering::Relaxed) {
+            u64::MAX => false,
+            at => u128::from(self.place(now).saturating_sub(at)) < EBB.as_millis(),
+        }
+    }
+
+    fn place(&self, now: Instant) -> u64 {
+        u64::try_from((now - self.begun).as_millis()).unwrap_or(u64::MAX)
     }
 }
 
 /// Counts an answer, also where nobody waits for it any more.
-struct Answered<'a>(&'a AtomicUsize);
+struct Answered<'a>(&'a Unanswered);
 
 impl Drop for Answered<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -120,8 +157,7 @@ impl Incoming for Appender {
             self.queue.send((record, answer)).await.map_err(|_| lost("stopped"))?;
             kept.await.map_err(|_| lost("stopped"))?
         };
-        self.unanswered.fetch_add(1, Ordering::Relaxed);
-        let _answered = Answered(&self.unanswered);
+        let _answered = self.unanswered.enter(Instant::now());
         tokio::time::timeout(PATIENCE, kept)
             .await
             .map_err(|_| lost("the bus does not answer"))?
@@ -164,7 +200,7 @@ async fn append(log: Arc<dyn Log>, mut waiting: mpsc::Receiver<Waiting>) {
 
 /// Waits a little for more to append in one.
 async fn gather(waiting: &mut mpsc::Receiver<Waiting>, batch: &mut Vec<Waiting>) {
-    let until = tokio::time::Instant::now() + GATHER;
+    let until = Instant::now() + GATHER;
     while batch.len() < BATCH {
         match tokio::time::timeout_at(until, waiting.recv_many(batch, BATCH - batch.len())).await {
             Ok(1..) => {}
@@ -180,4 +216,39 @@ async fn keep(log: &dyn Log, records: Vec<NewRecord>) -> Result<(), Undelivered>
         .await
         .map_err(|error| Undelivered(error.to_string()))?;
     crash::point("callbacks-after-append").map_err(crashed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_many_at_once_and_is_over_a_little_later() {
+        let unanswered = Unanswered::new();
+        let begun = unanswered.begun;
+        let few: Vec<_> = (0..FLOOD).map(|_| unanswered.enter(begun)).collect();
+        assert!(!unanswered.is_flooded(begun), "as many as that are none");
+        let at = begun + Duration::from_secs(3);
+        drop(unanswered.enter(at));
+        drop(few);
+        assert!(unanswered.is_flooded(at));
+        assert!(unanswered.is_flooded(at + EBB - Duration::from_millis(1)));
+        assert!(!unanswered.is_flooded(at + EBB));
+        drop(unanswered.enter(at + EBB));
+        assert!(!unanswered.is_flooded(at + EBB), "those before were answered");
+    }
+
+    #[tokio::test]
+    async fn what_is_old_enough_is_put_off_no_longer() {
+        let unanswered = Arc::new(Unanswered::new());
+        // It does not end by itself.
+        unanswered.flooded_at.store(u64::MAX - 1, Ordering::Relaxed);
+        let edge = Edge(unanswered);
+        let now = Timestamp::UNIX_EPOCH + PUT_OFF;
+        edge.calm(Timestamp::UNIX_EPOCH, &Clock::fixed(now)).await;
+        let late = now - SignedDuration::from_nanos(1);
+        let clock = Clock::fixed(late);
+        let calm = edge.calm(Timestamp::UNIX_EPOCH, &clock);
+        assert!(tokio::time::timeout(LOOK, calm).await.is_err());
+    }
 }

@@ -9,6 +9,7 @@ use bus::Partition;
 use domain::{phone::PhoneKey, sms::Fragment};
 use events::{Callback, Record as _, Topic};
 use gateways::{Heard, key::sender};
+use jiff::Timestamp;
 use resources::{Gateway, Snapshot};
 use stage::{Clock, Input, Live, Output, Step, StepError};
 use store::{
@@ -162,12 +163,16 @@ impl Step for Callbacks {
         &[Topic::Callbacks]
     }
 
+    async fn make_way(&self, batch: &[&Input]) {
+        let oldest = batch.iter().filter_map(|input| input.envelope.time).min();
+        self.edge.calm(oldest.unwrap_or(Timestamp::MIN), &self.clock).await;
+    }
+
     fn pace(&self) -> Duration {
         PACE
     }
 
     async fn run(&self, _: Topic, batch: &[&Input], tx: &mut Tx) -> Result<Output, StepError> {
-        self.edge.calm().await;
         let snapshot = self.live.current();
         let mut read = Read::default();
         for (index, input) in batch.iter().enumerate() {

@@ -63,6 +63,9 @@ pub trait Step: Send + Sync + 'static {
     fn topics(&self) -> &'static [Topic];
     /// The records of one or several partitions of `topic`, those of a partition together and in their order.
     async fn run(&self, topic: Topic, batch: &[&Input], tx: &mut Tx) -> Result<Output, StepError>;
+    /// Waits for as long as a batch is to make way for other work, before its transaction. It is broken off when one of its
+    /// partitions is asked back or the stage stops, and what failed is tried again without it.
+    async fn make_way(&self, _: &[&Input]) {}
     /// Between the beginnings of two batches, at most: the fuller the last one was the less, and nothing where more is known to
     /// wait. Under a light load batches of a few records would else follow one another without a pause and take the processor
     /// from the other stages: what each costs does not depend on how few they are. Nothing is read in the meantime either. Who

@@ -4,6 +4,7 @@
 use std::{ops::Range, sync::Arc, time::Instant};
 
 use bus::Partition;
+use futures::future;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     batch::Batch,
     board::Start,
 };
-use crate::Step;
+use crate::{Input, Step};
 
 /// What became of batches that were started.
 #[derive(Debug)]
@@ -37,9 +38,10 @@ pub(super) struct Finished {
 
 /// Tries batches as one, once.
 pub(super) async fn together<S: Step>(shared: Arc<Shared<S>>, starts: Vec<Start>) -> Worked {
+    let is_ours = makes_way(&shared, &starts).await;
     let started = Instant::now();
     let records = starts.iter().map(|start| start.batch.len()).sum();
-    let done = tried_together(&shared, &starts).await;
+    let done = is_ours && tried_together(&shared, &starts).await;
     let seconds = started.elapsed().as_secs_f64();
     let (finished, failed) = match done {
         true => {
@@ -59,11 +61,18 @@ pub(super) async fn together<S: Step>(shared: Arc<Shared<S>>, starts: Vec<Start>
     }
 }
 
-async fn tried_together<S: Step>(shared: &Arc<Shared<S>>, starts: &[Start]) -> bool {
-    // One that has been asked back meanwhile says so alone.
-    if starts.iter().any(|start| start.stop.is_cancelled()) {
-        return false;
+/// Waits until they may begin; `false`: one has been asked back meanwhile, which it says alone.
+async fn makes_way<S: Step>(shared: &Shared<S>, starts: &[Start]) -> bool {
+    let stopped = future::select_all(starts.iter().map(|start| Box::pin(start.stop.cancelled())));
+    let inputs: Vec<&Input> = starts.iter().flat_map(|start| &start.batch.inputs).collect();
+    tokio::select! {
+        biased;
+        _ = stopped => false,
+        () = shared.step.make_way(&inputs) => true,
     }
+}
+
+async fn tried_together<S: Step>(shared: &Arc<Shared<S>>, starts: &[Start]) -> bool {
     let parts = starts.iter().map(|start| Part {
         batch: start.batch.clone(),
         offsets: start.batch.offsets(),
