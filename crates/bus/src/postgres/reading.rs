@@ -9,6 +9,9 @@ use crate::{ReadLimits, StoredRecord};
 /// Rows that are looked at in a partition. When little comes at a time a row has few records; more are there next time.
 const ROWS: i64 = 64;
 
+/// How much is read of all partitions together, in batches: while one is worked on the next is at hand, of other partitions.
+const BATCHES: usize = 2;
+
 /// A place in a partition.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
@@ -66,8 +69,8 @@ pub(super) struct Read {
     pub head: Option<(i64, i32)>,
 }
 
-/// Records of these partitions of a topic, each from an offset on: as many as fit the limits, which are shared between them,
-/// and those that share a row with the last; at least one if there is any in this segment. Each in the place where it was
+/// Records of these partitions of a topic, each from an offset on: as many as fit the limits of [`BATCHES`], which are shared
+/// between them, and those that share a row with the last; at least one if there is any in this segment. Each in the place where it was
 /// asked for.
 ///
 /// A plan is not `kept` on connections that others use as well: one made for a small table must not outlive its growth.
@@ -96,7 +99,8 @@ pub(super) async fn fetch(
             where records_before < $3 and bytes_before < $4) b on true
         order by p.partition, b.last_offset"#
     );
-    let shared = |limit: usize| i64::try_from(limit.div_ceil(wanted.len().max(1)).max(1)).unwrap_or(i64::MAX);
+    let share = |limit: usize| (limit.saturating_mul(BATCHES).div_ceil(wanted.len().max(1))).clamp(1, limit.max(1));
+    let shared = |limit: usize| i64::try_from(share(limit)).unwrap_or(i64::MAX);
     let rows: Result<Vec<Row>, sqlx::Error> = sqlx::query_as(AssertSqlSafe(sql))
         .persistent(kept)
         .bind(wanted.iter().map(|(partition, _)| *partition).collect::<Vec<_>>())

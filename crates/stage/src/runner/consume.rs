@@ -113,9 +113,11 @@ impl<S: Step> Consumption<S> {
         stopped
     }
 
-    /// Whether a further batch may be worked on.
+    /// Whether a further batch may be worked on: one more than is asked for where a whole one waits, because one connection
+    /// of PostgreSQL does half of what two cores can. Fewer records wait for what is under way, and are worked on in one.
     fn is_free(&self) -> bool {
-        self.running.len() < self.shared.config.concurrency.max(1)
+        let whole = self.board.waiting() >= self.shared.config.batch_records;
+        self.running.len() < self.shared.config.concurrency.max(1) + usize::from(whole)
     }
 
     /// Starts what can be started.
@@ -237,10 +239,10 @@ impl<S: Step> Consumption<S> {
         match delivery {
             Delivery::Idle => {}
             Delivery::Batch { partition, records } => {
-                self.size.read(records.len());
+                self.behind = consumer.is_behind();
+                self.size.read(records.len(), self.behind);
                 let batch = Batch::new(stage, partition, consumer.epoch(partition), records);
                 self.board.offer(batch);
-                self.behind = consumer.is_behind();
             }
             Delivery::Assign(partitions) => {
                 tracing::info!(stage, partitions = %list(&partitions), "partitions assigned");

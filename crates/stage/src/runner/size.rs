@@ -11,7 +11,7 @@ const LEAST: usize = 16;
 pub(super) struct BatchSize {
     records: usize,
     most: usize,
-    /// The last read gave all that was asked for: there is more.
+    /// The last read gave all that was asked for, or left more where it was.
     full: bool,
 }
 
@@ -29,8 +29,9 @@ impl BatchSize {
         self.records
     }
 
-    pub fn read(&mut self, records: usize) {
-        self.full = records >= self.records;
+    /// What was read of a partition; `behind`: more is known to be there, of it or of another.
+    pub fn read(&mut self, records: usize, behind: bool) {
+        self.full = behind || records >= self.records;
     }
 
     /// What a finished batch says.
@@ -50,11 +51,14 @@ mod tests {
     #[test]
     fn it_grows_while_lagging_and_shrinks_when_slow() {
         let mut size = BatchSize::new(500);
-        size.read(3);
+        size.read(3, false);
         size.learn(3, 0.01);
         assert_eq!(size.records(), 64, "idle");
-        for expected in [128, 256, 500, 500] {
-            size.read(size.records());
+        size.read(3, true);
+        size.learn(24, 0.01);
+        assert_eq!(size.records(), 128, "others are behind");
+        for expected in [256, 500, 500] {
+            size.read(size.records(), false);
             size.learn(64, 0.05);
             assert_eq!(size.records(), expected);
         }
