@@ -180,7 +180,7 @@ pub fn run(cli: Cli, environment: BTreeMap<String, String>) -> Result<(), Failur
                 ("simulator.script", arguments.script.as_deref(), "--script"),
             ];
             let settings = load(&arguments.server, &paths, environment)?;
-            serve(settings, UP, |settings| {
+            serve(settings, Process::Up, |settings| {
                 run::up::run(settings, arguments.simulator, secrets)
             })
         }
@@ -193,11 +193,15 @@ pub fn run(cli: Cli, environment: BTreeMap<String, String>) -> Result<(), Failur
         Command::Simulator(arguments) => {
             let paths = [("simulator.script", arguments.script.as_deref(), "--script")];
             let settings = load(&arguments.server, &paths, environment)?;
-            serve(settings, "simulator", |settings| {
+            serve(settings, Process::Alone("simulator"), |settings| {
                 run::role(Role::Simulator, settings, secrets)
             })
         }
-        Command::Migrate(arguments) => serve(load(&arguments, &[], environment)?, "migrate", run::migrate),
+        Command::Migrate(arguments) => serve(
+            load(&arguments, &[], environment)?,
+            Process::Alone("migrate"),
+            run::migrate,
+        ),
         Command::Settings => commands::output::text(settings::DEFAULT),
         Command::Demo(arguments) => demo::run(arguments.kafka, arguments.database, secrets),
         Command::DemoContacts => demo::contacts::write(),
@@ -258,19 +262,43 @@ fn role(
     secrets: Secrets,
 ) -> Result<(), Failure> {
     let settings = load(arguments, &[], environment)?;
-    serve(settings, role.name(), |settings| run::role(role, settings, secrets))
+    serve(settings, Process::Alone(role.name()), |settings| {
+        run::role(role, settings, secrets)
+    })
 }
 
-/// All roles in one process.
-pub const UP: &str = "up";
+/// What a process serves.
+#[derive(Clone, Copy, Debug)]
+pub enum Process {
+    /// All roles.
+    Up,
+    /// This alone: others on the machine, PostgreSQL and the bus among them, need processors too.
+    Alone(&'static str),
+}
+
+impl Process {
+    fn name(self) -> &'static str {
+        match self {
+            Process::Up => "up",
+            Process::Alone(name) => name,
+        }
+    }
+
+    fn threads(self, processors: usize) -> usize {
+        match self {
+            Process::Up => processors,
+            Process::Alone(_) => (processors / 2).max(1),
+        }
+    }
+}
 
 /// Runs a process that serves: many threads, logs, traces.
-fn serve<F>(settings: Settings, name: &'static str, run: impl FnOnce(Settings) -> F) -> Result<(), Failure>
+fn serve<F>(settings: Settings, process: Process, run: impl FnOnce(Settings) -> F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    runtime(&settings, name)?.block_on(async {
-        let telemetry = telemetry::start(&settings, name)?;
+    runtime(&settings, process)?.block_on(async {
+        let telemetry = telemetry::start(&settings, process.name())?;
         let outcome = run(settings).await;
         telemetry.stop().await;
         outcome
@@ -286,14 +314,10 @@ fn client(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fail
         .block_on(command)
 }
 
-pub fn runtime(settings: &Settings, name: &str) -> Result<tokio::runtime::Runtime, Failure> {
+pub fn runtime(settings: &Settings, process: Process) -> Result<tokio::runtime::Runtime, Failure> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let suitable = match name {
-        UP => processors,
-        _ => (processors / 2).max(1),
-    };
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(settings.threads.map_or(suitable, usize::from))
+        .worker_threads(settings.threads.map_or(process.threads(processors), usize::from))
         .enable_all()
         .build()
         .map_err(Failure::no)
@@ -304,6 +328,13 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_role_alone_leaves_processors_to_others() {
+        let threads = |process: Process| [1, 2, 4, 9].map(|processors| process.threads(processors));
+        assert_eq!(threads(Process::Up), [1, 2, 4, 9]);
+        assert_eq!(threads(Process::Alone("ingest")), [1, 1, 2, 4]);
+    }
 
     #[test]
     fn the_arguments_are_well_formed() {

@@ -24,7 +24,7 @@ use resources::gateway::Secrets;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{UP, runtime},
+    cli::{Process, runtime},
     commands::{
         self,
         client::Connection,
@@ -54,7 +54,7 @@ pub fn run(kafka: Option<String>, database: Option<String>, secrets: Secrets) ->
         .tempdir()
         .map_err(|error| Failure::no(format!("temporary directory: {error}")))?;
     let settings = settings(directory.path(), kafka, database)?;
-    let outcome = runtime(&settings, UP)?.block_on(async {
+    let outcome = runtime(&settings, Process::Up)?.block_on(async {
         let telemetry = telemetry::start(&settings, "demo")?;
         let mut signals = Signals::new()?;
         let outcome = tokio::select! {
