@@ -209,6 +209,11 @@ mod tests {
             deadline = "1h"
             template = "t"
             [[trigger]]
+            name = "c"
+            on = "cart.abandoned"
+            when = 'event.amount > 0 and (event.category = "shoes" or did order.placed within 30 days)'
+            template = "t"
+            [[trigger]]
             name = "off"
             on = "order.placed"
             active = false
@@ -224,6 +229,7 @@ mod tests {
         assert!(!rules.on("order.placed")[0].asks_contact());
         let waiting = rules.named("b").unwrap();
         assert!(waiting.asks_contact(), "its audience does");
+        assert!(!rules.named("c").unwrap().asks_contact(), "event and history alone");
         assert!(waiting.waits());
         let types = |fired| waiting.types(fired).map(str::to_owned).collect::<BTreeSet<_>>();
         assert_eq!(types(false), ["order.placed".to_owned()].into());
