@@ -131,6 +131,11 @@ pub(super) fn consumer(config: &KafkaConfig, group: &str) -> ClientConfig {
     let mut ours = ClientConfig::new();
     ours.set("max.poll.interval.ms", "300000")
         .set("fetch.wait.max.ms", "500")
+        // Of one partition at a time, so that what is fetched ahead is of all of them.
+        .set("fetch.message.max.bytes", "262144")
+        // A partition of which enough is there is not asked for again before: by default for a second, in which a stage that
+        // lags works off what it has and then waits.
+        .set("fetch.queue.backoff.ms", "10")
         .set("queued.min.messages", "2000")
         .set("queued.max.messages.kbytes", "8192");
     // With the newer group protocol these belong to the broker, and librdkafka refuses them.
