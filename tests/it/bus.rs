@@ -120,6 +120,7 @@ on! { default:
     a_paused_partition_gives_nothing
     giving_up_the_wait_loses_nothing
     batches_keep_to_the_limits_and_bursts_are_waited_for
+    a_member_knows_whether_it_is_behind
     concurrent_appenders_never_make_a_reader_skip
     reading_without_a_group
     a_topic_that_is_not_there_is_named
@@ -138,6 +139,7 @@ on! { mock:
     a_paused_partition_gives_nothing
     giving_up_the_wait_loses_nothing
     batches_keep_to_the_limits_and_bursts_are_waited_for
+    a_member_knows_whether_it_is_behind
     concurrent_appenders_never_make_a_reader_skip
     reading_without_a_group
 }

@@ -540,6 +540,33 @@ pub async fn batches_keep_to_the_limits_and_bursts_are_waited_for(bed: &Bed) {
     assert_eq!(bed.log.read(partition, 0, tight).await.unwrap().len(), 1);
 }
 
+/// Deliveries of ten say that there is more until there is none.
+pub async fn a_member_knows_whether_it_is_behind(bed: &Bed) {
+    const RECORDS: usize = 100;
+    let sent = (0..RECORDS)
+        .map(|n| record(Topic::Events, "k", n.to_string()))
+        .collect();
+    bed.log.append(sent).await.unwrap();
+    let mut consumer = bed.log.subscribe("g", &[Topic::Events]).await.unwrap();
+    let limits = ReadLimits { records: 10, ..LIMITS };
+    let until = Instant::now() + PATIENCE;
+    let (mut read, mut said) = (0, Vec::new());
+    while read < RECORDS {
+        assert!(Instant::now() < until, "{read} were read");
+        if let Delivery::Batch { records, .. } = consumer.next(limits).await.unwrap() {
+            read += records.len();
+            said.push((read, consumer.is_behind()));
+        }
+    }
+    // What is fetched comes in pieces, and what looks like the end of one may not be the last.
+    assert!(said.iter().any(|(_, behind)| *behind), "{said:?}");
+    while !matches!(consumer.next(limits).await.unwrap(), Delivery::Idle) {
+        assert!(Instant::now() < until, "there is no end");
+    }
+    assert!(!consumer.is_behind());
+    consumer.close().await.unwrap();
+}
+
 pub async fn concurrent_appenders_never_make_a_reader_skip(bed: &Bed) {
     let mut appenders = Vec::new();
     for appender in 0..6 {

@@ -194,6 +194,11 @@ pub trait Log: Send + Sync + std::fmt::Debug {
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>, BusError>;
     /// For readiness: does the bus answer?
     async fn ping(&self) -> Result<(), BusError>;
+    /// Between the beginnings of two batches of a few records, what suits the bus: a batch costs as much for few as for many,
+    /// and the more where each partition is a request of its own.
+    fn pace(&self) -> Duration {
+        Duration::from_millis(10)
+    }
     /// The PostgreSQL bus can append and commit inside a transaction of the same database; `None` on Kafka.
     fn transactional(&self) -> Option<&dyn TransactionalLog> {
         None
@@ -243,10 +248,8 @@ pub trait Consumer: Send {
     }
     /// The same for several partitions, at the price of one where the bus can do so; a result for each, in order.
     async fn commit_all(&mut self, offsets: &[(Partition, i64)]) -> Vec<Result<(), BusError>>;
-    /// Whether more is known to be there than was handed out. A bus that hands out at once what it has at hand need not know.
-    fn is_behind(&self) -> bool {
-        false
-    }
+    /// Whether more is at hand than was handed out.
+    fn is_behind(&self) -> bool;
     /// Which ownership of the partition this is; rises at each hand-over. Always 0 on Kafka, which fences by itself.
     fn epoch(&self, partition: Partition) -> i64;
     /// Reads again from `offset` (after a failed batch).

@@ -168,8 +168,8 @@ impl Step for Callbacks {
         self.edge.calm(oldest.unwrap_or(Timestamp::MIN), &self.clock).await;
     }
 
-    fn pace(&self) -> Duration {
-        PACE
+    fn pace(&self) -> Option<Duration> {
+        Some(PACE)
     }
 
     async fn run(&self, _: Topic, batch: &[&Input], tx: &mut Tx) -> Result<Output, StepError> {

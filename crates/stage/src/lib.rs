@@ -66,14 +66,11 @@ pub trait Step: Send + Sync + 'static {
     /// Waits for as long as a batch is to make way for other work, before its transaction. It is broken off when one of its
     /// partitions is asked back or the stage stops, and what failed is tried again without it.
     async fn make_way(&self, _: &[&Input]) {}
-    /// Between the beginnings of two batches, at most: the fuller the last one was the less, and nothing where more is known to
-    /// wait. Under a light load batches of a few records would else follow one another without a pause and take the processor
-    /// from the other stages: what each costs does not depend on how few they are. Nothing is read in the meantime either. Who
-    /// comes alone is not held up.
-    fn pace(&self) -> Duration {
-        PACE
+    /// Between the beginnings of two batches, at most, where it is not what suits the bus ([`Log::pace`](bus::Log::pace)): the
+    /// fuller the last one was the less, and nothing where more is known to wait. Under a light load batches of a few records
+    /// would else follow one another without a pause and take the processor from the other stages: what each costs does not
+    /// depend on how few they are. Nothing is read in the meantime either. Who comes alone is not held up.
+    fn pace(&self) -> Option<Duration> {
+        None
     }
 }
-
-/// For a stage on a message's way to its gateway.
-const PACE: Duration = Duration::from_millis(10);

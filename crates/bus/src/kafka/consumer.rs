@@ -53,6 +53,8 @@ pub(super) struct KafkaConsumer {
     pub(super) last: Option<Partition>,
     /// Since when all partitions are paused.
     pub(super) all_paused: Option<Instant>,
+    /// More may have been fetched than was taken.
+    pub(super) behind: bool,
 }
 
 /// A revocation that waits for its owner.
@@ -85,6 +87,7 @@ impl KafkaConsumer {
             revoked: None,
             last: None,
             all_paused: None,
+            behind: false,
         })
     }
 
@@ -302,6 +305,10 @@ impl Consumer for KafkaConsumer {
                 Err(Refused::Failed(error)) => Err(BusError::Kafka(error.clone())),
             })
             .collect()
+    }
+
+    fn is_behind(&self) -> bool {
+        self.behind
     }
 
     /// Kafka's coordinator fences by itself.

@@ -66,6 +66,7 @@ impl KafkaConsumer {
         if self.unread_until().is_some_and(|until| Instant::now() < until) {
             return Ok(());
         }
+        self.behind = true;
         let mut records = 0;
         let mut bytes = 0;
         for (partition, held) in &self.held {
@@ -76,7 +77,10 @@ impl KafkaConsumer {
         }
         while records < limits.records.max(1) && bytes < limits.bytes.max(1) {
             match client.poll(Duration::ZERO) {
-                None => break,
+                None => {
+                    self.behind = false;
+                    break;
+                }
                 Some(Ok(message)) => {
                     let Some(partition) = self.names.partition(message.topic(), message.partition()) else {
                         continue;

@@ -33,6 +33,8 @@ use crate::{
 };
 pub use maintain::maintain;
 
+/// A small batch is a query to read and a transaction, which take half as long together.
+const PACE: Duration = Duration::from_millis(6);
 /// How often [`Log::read`] looks without having been woken.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -91,6 +93,10 @@ async fn uncancelled<T: Send + 'static>(
 impl Log for PostgresLog {
     async fn topics_ensure(&self, topics: &[TopicSettings]) -> Result<(), BusError> {
         self.shared.catalog.ensure(topics).await
+    }
+
+    fn pace(&self) -> Duration {
+        PACE
     }
 
     async fn append(&self, records: Vec<NewRecord>) -> Result<(), BusError> {

@@ -139,7 +139,10 @@ impl<S: Step> Consumption<S> {
             let work = together(self.shared.clone(), starts);
             let pause = match self.behind {
                 true => Duration::ZERO,
-                false => pause(self.shared.step.pace(), records, self.shared.config.batch_records),
+                false => {
+                    let pace = self.shared.step.pace().unwrap_or_else(|| self.shared.log.pace());
+                    pause(pace, records, self.shared.config.batch_records)
+                }
             };
             self.start_from = Instant::now() + pause;
             self.running.push(tokio::spawn(work.instrument(span)));
