@@ -72,6 +72,8 @@ pub fn settings() -> Vec<String> {
     let mut settings = [
         "max_connections=200",
         "max_wal_size=2GB",
+        // Files of the log stay for the next burst: to write a new one of 16 MB holds up every commit.
+        "min_wal_size=1GB",
         "jit=off",
         "log_min_messages=warning",
     ]

@@ -44,7 +44,11 @@ async fn stand(common: &Common, gateway: &'static str, contacts: u64) -> Result<
         statements: common.statements,
         ..Plan::new(common.bus.clone())
     };
-    Stand::start(plan).await
+    let stand = Stand::start(plan).await?;
+    if !common.short {
+        stand.warm_log().await?;
+    }
+    Ok(stand)
 }
 
 /// The contacts with the lowest ids: `c0` to `c<recipients - 1>` by the number of their phone.

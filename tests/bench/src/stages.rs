@@ -72,6 +72,9 @@ async fn once(common: &Common, events: u64) -> Result<Figures> {
         ..Plan::new(common.bus.clone())
     };
     let mut stand = Stand::start(plan).await?;
+    if !common.short {
+        stand.warm_log().await?;
+    }
     let mut figures = Figures::new();
     let mut published = 0;
     for count in TRIGGERS {
@@ -119,6 +122,9 @@ pub async fn dispatcher(common: &Common) -> Result<f64> {
         ..Plan::new(common.bus.clone())
     };
     let mut stand = Stand::start(plan).await?;
+    if !common.short {
+        stand.warm_log().await?;
+    }
     publish(&stand, events, 0).await?;
     stand.drained("segmenter", Topic::Events, PATIENCE).await?;
     stand.drained("renderer", Topic::Jobs, PATIENCE).await?;

@@ -120,6 +120,9 @@ fn settings() -> Result<BTreeMap<String, String>> {
         .collect()
 }
 
+/// Those of `min_wal_size`, as [`embedded::settings`] has it.
+const KEPT_FILES: u32 = 64;
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl Stand {
@@ -366,6 +369,18 @@ impl Stand {
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Has PostgreSQL write the files of its log that an installation has after its first hour, and keep them: else each of
+    /// 16 MB is written while commits wait for it.
+    pub async fn warm_log(&self) -> Result<()> {
+        for _ in 0..KEPT_FILES {
+            sqlx::query("select pg_logical_emit_message(true, 'bench', 'warm'), pg_switch_wal()")
+                .execute(self.store.pool())
+                .await?;
+        }
+        sqlx::query("checkpoint").execute(self.store.pool()).await?;
+        Ok(())
     }
 
     /// Messages in the ledger by their state.
