@@ -73,6 +73,12 @@ pub fn event(id: &str, contact: &str, kind: &str, value: &[u8]) -> NewRecord {
     }
 }
 
+fn ten_events() -> Vec<NewRecord> {
+    (0..10)
+        .map(|number| event(&format!("e{number}"), "42", "t", b"{}"))
+        .collect()
+}
+
 fn config() -> RunnerConfig {
     RunnerConfig {
         retry_min: Duration::from_millis(10),
@@ -91,8 +97,8 @@ struct Echo {
     /// Where there is one, a batch needs a permit to go on.
     gate: Option<Arc<Semaphore>>,
     entered: Arc<AtomicUsize>,
-    /// While it holds, batches make way.
-    makes_way: Arc<AtomicBool>,
+    /// Where there is one, a batch makes way until it has a permit.
+    way: Option<Arc<Semaphore>>,
     made_way: Arc<AtomicUsize>,
 }
 
@@ -106,11 +112,10 @@ impl Step for Echo {
         &[Topic::Events]
     }
 
-    async fn make_way(&self, batch: &[&Input]) {
-        assert!(!batch.is_empty());
+    async fn make_way(&self, _: &[&Input]) {
         self.made_way.fetch_add(1, Ordering::SeqCst);
-        while self.makes_way.load(Ordering::SeqCst) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        if let Some(way) = &self.way {
+            way.acquire().await.unwrap().forget();
         }
     }
 
@@ -323,13 +328,7 @@ async fn a_stop_drains_what_is_under_way_and_commits_it() {
         gate: Some(gate.clone()),
         ..Echo::default()
     };
-    log.append(
-        (0..10)
-            .map(|number| event(&format!("e{number}"), "42", "t", b"{}"))
-            .collect(),
-    )
-    .await
-    .unwrap();
+    log.append(ten_events()).await.unwrap();
     let running = Running::start(step.clone(), log.clone(), &store, config());
     eventually("a batch is under way", || async {
         step.entered.load(Ordering::SeqCst) > 0
@@ -354,17 +353,12 @@ async fn a_stop_drains_what_is_under_way_and_commits_it() {
 async fn a_batch_that_makes_way_begins_later_and_is_given_back_at_a_stop() {
     let store = database().await;
     let log = bus::log(&store).await;
+    let way = Arc::new(Semaphore::new(0));
     let step = Echo {
-        makes_way: Arc::new(AtomicBool::new(true)),
+        way: Some(way.clone()),
         ..Echo::default()
     };
-    log.append(
-        (0..10)
-            .map(|number| event(&format!("e{number}"), "42", "t", b"{}"))
-            .collect(),
-    )
-    .await
-    .unwrap();
+    log.append(ten_events()).await.unwrap();
     let running = Running::start(step.clone(), log.clone(), &store, config());
     eventually("a batch makes way", || async {
         step.made_way.load(Ordering::SeqCst) > 0
@@ -381,7 +375,7 @@ async fn a_batch_that_makes_way_begins_later_and_is_given_back_at_a_stop() {
     })
     .await;
     assert_eq!(step.entered.load(Ordering::SeqCst), 0);
-    step.makes_way.store(false, Ordering::SeqCst);
+    way.add_permits(100);
     eventually("all are done", || caught_up(&*log)).await;
     running.stop().await;
     assert_eq!(step.seen.lock().unwrap().len(), 10);

@@ -44,11 +44,7 @@ async fn stand(common: &Common, gateway: &'static str, contacts: u64) -> Result<
         statements: common.statements,
         ..Plan::new(common.bus.clone())
     };
-    let stand = Stand::start(plan).await?;
-    if !common.short {
-        stand.warm_log().await?;
-    }
-    Ok(stand)
+    Stand::warm(plan, common.short).await
 }
 
 /// The contacts with the lowest ids: `c0` to `c<recipients - 1>` by the number of their phone.

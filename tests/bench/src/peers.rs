@@ -76,10 +76,7 @@ async fn others(common: &Common, listmonk: Option<&Path>) -> Result<Figures> {
         contacts: 1,
         ..Plan::new(Bus::Postgres)
     };
-    let stand = Stand::start(plan).await?;
-    if !common.short {
-        stand.warm_log().await?;
-    }
+    let stand = Stand::warm(plan, common.short).await?;
     let mut figures = Figures::new();
     for (name, store, messages, batch) in [
         ("kannel_file", "file", 60_000, 1),
@@ -165,10 +162,7 @@ async fn others(common: &Common, listmonk: Option<&Path>) -> Result<Figures> {
 async fn tamtam(common: &Common, figures: &mut Figures) -> Result<()> {
     let period = Duration::from_secs(common.seconds);
     for (name, bus) in [("tamtam_kafka", common.bus.clone()), ("tamtam_postgres", Bus::Postgres)] {
-        let stand = Stand::start(Plan::new(bus)).await?;
-        if !common.short {
-            stand.warm_log().await?;
-        }
+        let stand = Stand::warm(Plan::new(bus), common.short).await?;
         let mut numbers = Numbers { published: 0 };
         // Kafka compiles its code for some ten seconds of load.
         pipeline::sustained(&stand, &mut numbers, (period / 2).max(Duration::from_secs(2))).await?;

@@ -44,10 +44,7 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
         statements: common.statements,
         ..Plan::new(bus)
     };
-    let stand = Stand::start(plan).await?;
-    if !common.short {
-        stand.warm_log().await?;
-    }
+    let stand = Stand::warm(plan, common.short).await?;
     let mut numbers = Numbers { published: 0 };
     let period = Duration::from_secs(common.seconds);
     // Warm: code, caches, connections, and the batch sizes that adapt.

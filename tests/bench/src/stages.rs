@@ -71,10 +71,7 @@ async fn once(common: &Common, events: u64) -> Result<Figures> {
         roles: vec!["ingest"],
         ..Plan::new(common.bus.clone())
     };
-    let mut stand = Stand::start(plan).await?;
-    if !common.short {
-        stand.warm_log().await?;
-    }
+    let mut stand = Stand::warm(plan, common.short).await?;
     let mut figures = Figures::new();
     let mut published = 0;
     for count in TRIGGERS {
@@ -121,10 +118,7 @@ pub async fn dispatcher(common: &Common) -> Result<f64> {
         roles: vec!["ingest", "segmenter", "renderer"],
         ..Plan::new(common.bus.clone())
     };
-    let mut stand = Stand::start(plan).await?;
-    if !common.short {
-        stand.warm_log().await?;
-    }
+    let mut stand = Stand::warm(plan, common.short).await?;
     publish(&stand, events, 0).await?;
     stand.drained("segmenter", Topic::Events, PATIENCE).await?;
     stand.drained("renderer", Topic::Jobs, PATIENCE).await?;

@@ -371,9 +371,18 @@ impl Stand {
         }
     }
 
+    /// One whose PostgreSQL has been there for a while; where only a short form is run, as it starts.
+    pub async fn warm(plan: Plan, short: bool) -> Result<Stand> {
+        let stand = Stand::start(plan).await?;
+        if !short {
+            stand.warm_log().await?;
+        }
+        Ok(stand)
+    }
+
     /// Has PostgreSQL write the files of its log that an installation has after its first hour, and keep them: else each of
     /// 16 MB is written while commits wait for it.
-    pub async fn warm_log(&self) -> Result<()> {
+    async fn warm_log(&self) -> Result<()> {
         for _ in 0..KEPT_FILES {
             sqlx::query("select pg_logical_emit_message(true, 'bench', 'warm'), pg_switch_wal()")
                 .execute(self.store.pool())

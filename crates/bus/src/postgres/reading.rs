@@ -70,8 +70,8 @@ pub(super) struct Read {
 }
 
 /// Records of these partitions of a topic, each from an offset on: as many as fit the limits of [`BATCHES`], which are shared
-/// between them, and those that share a row with the last; at least one if there is any in this segment. Each in the place where it was
-/// asked for.
+/// between them, and those that share a row with the last; at least one if there is any in this segment. Each in the place
+/// where it was asked for.
 ///
 /// A plan is not `kept` on connections that others use as well: one made for a small table must not outlive its growth.
 pub(super) async fn fetch(
