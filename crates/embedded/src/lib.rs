@@ -7,6 +7,7 @@
 //! thrown away and made again. While the server runs: the next start finds its `postmaster.pid`, sees that it is the
 //! server of this very directory, and stops it before it starts its own; PostgreSQL's own recovery does the rest.
 
+mod flush;
 mod leftover;
 mod system;
 
@@ -22,6 +23,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use flush::Flusher;
 pub use system::closed_directory;
 use system::{find_binaries, unprivileged_account};
 
@@ -34,6 +36,7 @@ pub struct Cluster {
     port: u16,
     password: String,
     running: bool,
+    flusher: Option<Flusher>,
     watcher: Option<Child>,
 }
 
@@ -119,6 +122,7 @@ impl Cluster {
             port: 0,
             password: String::new(),
             running: false,
+            flusher: None,
             watcher: None,
         };
         cluster.own(&cluster.directory)?;
@@ -267,6 +271,7 @@ impl Cluster {
         let arguments = ["start", "--wait", "--timeout=60", &log, &format!("--options={server}")];
         self.program("pg_ctl", arguments)?;
         self.running = true;
+        self.flusher = Some(Flusher::start(&self.data()).map_err(at(&self.directory))?);
         Ok(())
     }
 
