@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::stand::Bus;
+use crate::{campaign::Through, stand::Bus};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures tamtam; see docs/benchmarks.md")]
@@ -71,6 +71,9 @@ enum Bench {
         /// Through an HTTP gateway instead of SMPP
         #[arg(long)]
         http: bool,
+        /// The gateway sends no receipts
+        #[arg(long)]
+        no_receipts: bool,
     },
     /// The same killed in the middle
     CampaignKilled {
@@ -131,11 +134,15 @@ async fn main() -> Result<()> {
             recipients,
             contacts,
             http,
+            no_receipts,
         } => {
             let recipients = common.scaled(recipients);
             let contacts = common.scaled(contacts.unwrap_or(0)).max(recipients);
-            let gateway = if http { "http" } else { "smpp" };
-            campaign::run(&common, recipients, gateway, contacts).await
+            let through = Through {
+                gateway: if http { "http" } else { "smpp" },
+                receipts: !no_receipts,
+            };
+            campaign::run(&common, recipients, through, contacts).await
         }
         Bench::CampaignKilled { recipients } => campaign::killed(&common, common.scaled(recipients)).await,
         Bench::CampaignFirst { contacts } => campaign::first(&common, common.scaled(contacts)).await,

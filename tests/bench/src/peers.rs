@@ -20,8 +20,10 @@ use tokio::{
 };
 
 use crate::{
-    Common, campaign, machine, pipeline,
-    pipeline::Numbers,
+    Common,
+    campaign::{self, Through},
+    machine,
+    pipeline::{self, Numbers},
     raw,
     report::{self, Figures, get, put},
     stand::{Bus, Plan, Stand},
@@ -164,12 +166,11 @@ async fn tamtam(common: &Common, figures: &mut Figures) -> Result<()> {
     for (name, bus) in [("tamtam_kafka", common.bus.clone()), ("tamtam_postgres", Bus::Postgres)] {
         let stand = Stand::warm(Plan::new(bus), common.short).await?;
         let mut numbers = Numbers { published: 0 };
-        // Kafka compiles its code for some ten seconds of load.
-        pipeline::sustained(&stand, &mut numbers, (period / 2).max(Duration::from_secs(2))).await?;
+        pipeline::sustained(&stand, &mut numbers, pipeline::warming(common)).await?;
         let run = pipeline::sustained(&stand, &mut numbers, period).await?;
         put(figures, name, get(&run, "messages_per_second").unwrap_or(0.0));
     }
-    let run = crate::stages::dispatcher(common).await?;
+    let run = crate::stages::dispatcher(common, "smpp").await?;
     put(figures, "tamtam_dispatcher", run);
     // As listmonk runs: one process and a PostgreSQL.
     let recipients = common.scaled(CAMPAIGN);
@@ -177,8 +178,15 @@ async fn tamtam(common: &Common, figures: &mut Figures) -> Result<()> {
         bus: Bus::Postgres,
         ..common.clone()
     };
-    for (name, gateway) in [("tamtam_campaign", "smpp"), ("tamtam_campaign_http", "http")] {
-        let run = campaign::once(&embedded, recipients, gateway, recipients).await?;
+    // Listmonk's messenger gets no receipts: with them, as tamtam's users have it, and like for like.
+    for (name, gateway, receipts) in [
+        ("tamtam_campaign", "smpp", true),
+        ("tamtam_campaign_http", "http", true),
+        ("tamtam_campaign_no_receipts", "smpp", false),
+        ("tamtam_campaign_http_no_receipts", "http", false),
+    ] {
+        let through = Through { gateway, receipts };
+        let run = campaign::once(&embedded, recipients, through, recipients).await?;
         put(figures, name, get(&run, "messages_per_second").unwrap_or(0.0));
         let memory = get(&run, "memory_mib_up").unwrap_or(0.0);
         put(figures, format!("{name}_memory_mib"), memory);

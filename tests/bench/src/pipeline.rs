@@ -17,7 +17,7 @@ use crate::{
     Common,
     load::{Load, sent_ms},
     report::{self, Figures, get, percentile, put},
-    stand::{Plan, Stand},
+    stand::{Bus, Plan, Stand},
 };
 
 /// Messages between publishing and the gateway, at most: some seconds of work, so that no stage runs dry. Less in a run of
@@ -47,8 +47,7 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     let stand = Stand::warm(plan, common.short).await?;
     let mut numbers = Numbers { published: 0 };
     let period = Duration::from_secs(common.seconds);
-    // Warm: code, caches, connections, and the batch sizes that adapt.
-    sustained(&stand, &mut numbers, (period / 4).max(Duration::from_secs(2))).await?;
+    sustained(&stand, &mut numbers, warming(common)).await?;
     let mut runs = Vec::new();
     for number in 1..=common.runs {
         let figures = sustained(&stand, &mut numbers, period).await?;
@@ -94,6 +93,16 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     let settings = json!({ "bus": stand.plan.bus.name(), "seconds": common.seconds, "contacts": stand.plan.contacts,
         "partitions": stand.plan.partitions, "processes": if up { "one (`tamtam up`)" } else { "one a role" } });
     report::write(common, &name, settings, &runs)
+}
+
+/// How long an installation is warmed: its code, caches, connections, and the batch sizes that adapt. A node of Kafka that
+/// has just been started compiles its code under load for half a minute.
+pub fn warming(common: &Common) -> Duration {
+    match (&common.bus, common.short) {
+        (_, true) => Duration::from_secs(common.seconds),
+        (Bus::Kafka(_), false) => Duration::from_secs(30),
+        (Bus::Postgres, false) => Duration::from_secs((common.seconds / 4).max(2)),
+    }
 }
 
 /// Publishes for `period` with a bounded backlog, and waits until all is settled.

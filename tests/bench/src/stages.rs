@@ -12,7 +12,7 @@ use crate::{
     load::Load,
     raw,
     report::{self, Figures, get, put},
-    stand::{Bus, Plan, Stand},
+    stand::{Bus, NO_RECEIPTS, Plan, Stand},
 };
 
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -108,14 +108,27 @@ async fn once(common: &Common, events: u64) -> Result<Figures> {
     );
     stand.end("receipt-collector");
     raw_limits(&stand, events, &mut figures).await?;
+    drop(stand);
+    let rate = dispatcher(common, "http").await?;
+    put(&mut figures, "dispatcher_http_messages_per_second", rate);
+    let raw = get(&figures, "raw_reqwest_requests_per_second").unwrap_or(0.0);
+    share(
+        &mut figures,
+        "dispatcher_http_messages_per_second",
+        raw,
+        "dispatcher_http_percent_of_raw_reqwest",
+    );
     Ok(figures)
 }
 
-/// The dispatcher alone on a filled topic: messages a second.
-pub async fn dispatcher(common: &Common) -> Result<f64> {
+/// The dispatcher alone on a filled topic, over `smpp` or `http`: messages a second. No receipts come: nobody is there who
+/// would take a callback.
+pub async fn dispatcher(common: &Common, gateway: &'static str) -> Result<f64> {
     let events = common.scaled(300_000);
     let plan = Plan {
         roles: vec!["ingest", "segmenter", "renderer"],
+        gateway,
+        script: NO_RECEIPTS,
         ..Plan::new(common.bus.clone())
     };
     let mut stand = Stand::warm(plan, common.short).await?;

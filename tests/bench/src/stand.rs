@@ -88,6 +88,8 @@ impl Plan {
 
 /// Receipts come soon, so that they are part of the load that is measured.
 const SCRIPT: &str = "receipt_delay_ms = 50\nreceipt_jitter_ms = 100\n";
+/// The simulator's script without any.
+pub const NO_RECEIPTS: &str = "receipts = false\n";
 
 #[derive(Debug)]
 pub struct Stand {
@@ -474,7 +476,7 @@ async fn cluster(directory: &Path, statements: bool) -> Result<Cluster> {
     Ok(tokio::task::spawn_blocking(move || Cluster::start(&directory, &options)).await??)
 }
 
-const HTTP: &str = "window = 64\n[gateway.http]\nprofile = \"vonage\"\n";
+const HTTP: &str = "window = 128\n[gateway.http]\nprofile = \"vonage\"\n";
 
 const RESOURCES: &str = r#"
 [[template]]
