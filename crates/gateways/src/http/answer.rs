@@ -1,14 +1,15 @@
 //! What an HTTP answer says about a submission.
 
 use domain::Reason;
-use resources::gateway::{Http, Meaning};
+use resources::gateway::{Answer, Http, Meaning};
 use serde_json::Value;
 
 use crate::Outcome;
 
 /// From status and body to an outcome, by the description; `reference` is our own id of the message.
 pub(crate) fn outcome(http: &Http, status: u16, body: &[u8], reference: &str) -> Outcome {
-    let answer = http.answer.clone().unwrap_or_default();
+    let nothing = Answer::default();
+    let answer = http.answer.as_ref().unwrap_or(&nothing);
     let parsed = Parsed::new(body);
     let words = |place: &Option<String>| match place {
         Some(place) => parsed.words(place, reference),

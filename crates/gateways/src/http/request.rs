@@ -20,6 +20,8 @@ const LONGEST_MINUTES: i64 = 2 * 24 * 60;
 pub(super) struct Writer {
     method: reqwest::Method,
     address: String,
+    /// The same, read once.
+    url: Url,
     query: Option<Placeholders>,
     format: Option<Format>,
     fields: Vec<(String, Placeholders)>,
@@ -45,7 +47,7 @@ impl Writer {
                 .collect::<Result<Vec<_>, String>>()
         };
         let parsed = |text: &Option<String>| text.as_deref().map(Placeholders::parse).transpose();
-        Url::parse(&resource.address).map_err(|_| "`address` is no URL".to_owned())?;
+        let url = Url::parse(&resource.address).map_err(|_| "`address` is no URL".to_owned())?;
         Ok(Writer {
             method: match http.method.unwrap_or(Method::Post) {
                 Method::Get => reqwest::Method::GET,
@@ -53,6 +55,7 @@ impl Writer {
                 Method::Put => reqwest::Method::PUT,
             },
             address: resource.address.clone(),
+            url,
             query: parsed(&http.query)?,
             format: http.format,
             fields: all(&http.fields)?,
@@ -74,19 +77,24 @@ impl Writer {
 
     pub(super) fn write(&self, client: &Client, message: &Submission, now: Timestamp) -> Result<Request, Unwritable> {
         let value = |name: &str| self.value(name, message, now);
-        let mut url = self.address.clone();
-        if let Some(query) = &self.query {
-            url.push(if url.contains('?') { '&' } else { '?' });
-            url.push_str(&query.fill(value, percent));
-        }
+        // As it is written, which is what a signature is made over, and as it is read.
+        let (text, url) = match &self.query {
+            None => (Cow::Borrowed(&self.address), self.url.clone()),
+            Some(query) => {
+                let joint = if self.address.contains('?') { '&' } else { '?' };
+                let text = format!("{}{joint}{}", self.address, query.fill(value, percent));
+                let url = Url::parse(&text).map_err(|_| Unwritable)?;
+                (Cow::Owned(text), url)
+            }
+        };
         let body = self.body(value)?;
         let mut headers = HeaderMap::new();
-        for (name, text) in &self.headers {
-            let text = text.fill(value, as_it_is);
-            headers.insert(name, HeaderValue::from_str(&text).map_err(|_| Unwritable)?);
+        for (name, filling) in &self.headers {
+            let filled = filling.fill(value, as_it_is);
+            headers.insert(name, HeaderValue::from_str(&filled).map_err(|_| Unwritable)?);
         }
-        self.authorize(&mut headers, &url, &body, now)?;
-        let mut request = client.request(self.method.clone(), &url);
+        self.authorize(&mut headers, &text, &body, now)?;
+        let mut request = client.request(self.method.clone(), url);
         if let Some(format) = self.format {
             let kind = match format {
                 Format::Form => "application/x-www-form-urlencoded",
