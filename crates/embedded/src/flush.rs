@@ -125,38 +125,28 @@ mod tests {
 
     use super::*;
 
-    /// A data directory of the test's own, removed with it.
-    struct Data(PathBuf);
-
-    impl Data {
-        fn new(name: &str) -> Data {
-            let data = std::env::temp_dir().join(format!("tamtam-flush-{}-{name}", std::process::id()));
-            std::fs::create_dir_all(data.join("base/1")).unwrap();
-            Data(data)
-        }
-
-        fn append(&self, file: &str, bytes: usize) -> PathBuf {
-            let path = self.0.join("base/1").join(file);
-            let mut opened = File::options().create(true).append(true).open(&path).unwrap();
-            opened.write_all(&vec![7; bytes]).unwrap();
-            path
-        }
+    /// A data directory with one database, removed with the value.
+    fn data() -> tempfile::TempDir {
+        let data = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(data.path().join("base/1")).unwrap();
+        data
     }
 
-    impl Drop for Data {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
+    fn append(data: &tempfile::TempDir, file: &str, bytes: usize) -> PathBuf {
+        let path = data.path().join("base/1").join(file);
+        let mut opened = File::options().create(true).append(true).open(&path).unwrap();
+        opened.write_all(&vec![7; bytes]).unwrap();
+        path
     }
 
     #[test]
     fn what_a_file_has_grown_by_is_new_once() {
-        let data = Data::new("grown");
-        data.append("16384", 8_192);
-        let mut files = Files::new(data.0.join("base"));
+        let data = data();
+        append(&data, "16384", 8_192);
+        let mut files = Files::new(data.path().join("base"));
         assert!(files.grown().is_empty(), "what was there is not new");
-        let old = data.append("16384", 16_384);
-        let new = data.append("16385", 100);
+        let old = append(&data, "16384", 16_384);
+        let new = append(&data, "16385", 100);
         let mut grown = files.grown();
         grown.sort_by_key(|(path, _)| path.clone());
         assert_eq!(grown, [(old.clone(), 8_192..24_576), (new.clone(), 0..100)]);
@@ -165,21 +155,21 @@ mod tests {
         File::create(&old).unwrap();
         std::fs::remove_file(&new).unwrap();
         assert!(files.grown().is_empty());
-        data.append("16384", 10);
-        data.append("16385", 10);
-        std::fs::create_dir(data.0.join("base/pgsql_tmp")).unwrap();
-        std::fs::write(data.0.join("base/pgsql_tmp/pgsql_tmp1.0"), b"sorted").unwrap();
+        append(&data, "16384", 10);
+        append(&data, "16385", 10);
+        std::fs::create_dir(data.path().join("base/pgsql_tmp")).unwrap();
+        std::fs::write(data.path().join("base/pgsql_tmp/pgsql_tmp1.0"), b"sorted").unwrap();
         assert_eq!(files.grown().len(), 2);
     }
 
     #[test]
     fn what_is_begun_stays_as_it_is_and_a_file_that_is_gone_is_passed_over() {
-        let data = Data::new("begun");
-        let path = data.append("16384", 100_000);
+        let data = data();
+        let path = append(&data, "16384", 100_000);
         begin(&path, &(5_000..100_000));
         assert_eq!(std::fs::read(&path).unwrap(), vec![7; 100_000]);
-        begin(&data.0.join("base/1/none"), &(0..1));
-        let flusher = Flusher::start(&data.0).unwrap();
+        begin(&data.path().join("base/1/none"), &(0..1));
+        let flusher = Flusher::start(data.path()).unwrap();
         drop(flusher);
     }
 }
