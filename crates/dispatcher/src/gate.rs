@@ -330,8 +330,8 @@ impl Gate {
         }
     }
 
-    /// Takes what may be claimed now.
-    pub(crate) fn take(&self, class: usize, now: Instant) -> Take {
+    /// Takes what may be claimed now, while `asked` parts are at their claims: beside those, only a whole further claim.
+    pub(crate) fn take(&self, class: usize, now: Instant, asked: u32) -> Take {
         let mut inner = self.lock();
         if inner.closed {
             return match inner.queues[class].is_empty() {
@@ -339,7 +339,8 @@ impl Gate {
                 false => Take::Elsewhere(inner.drain(class)),
             };
         }
-        if inner.queues[class].is_empty() {
+        let waits = inner.queues[class].len();
+        if waits == 0 || (asked > 0 && (waits < CLAIM_MOST || inner.senders.is_limited())) {
             return Take::Wait(None);
         }
         if let Standing::Down { .. } = inner.standing(now) {
@@ -353,10 +354,11 @@ impl Gate {
             return Take::Wait(Some(Duration::from_millis(20)));
         }
         let ahead = inner.ahead();
-        if inner.claimed_parts[class] > ahead / 2 {
+        let taken = inner.claimed_parts[class] + asked;
+        if taken > ahead / 2 {
             return Take::Wait(None);
         }
-        let room = ahead - inner.claimed_parts[class];
+        let room = ahead - taken;
         let out = inner.out;
         let most = inner.breaker.allowance(out, now).min(CLAIM_MOST);
         let items = inner.pick(class, room, most);
@@ -637,12 +639,43 @@ mod tests {
     }
 
     #[test]
+    fn beside_a_claim_only_a_whole_further_one_begins_within_what_may_be_claimed_ahead() {
+        let now = Instant::now();
+        let toml = "[[gateway]]\nname = \"main\"\nkind = \"smpp\"\naddress = \"127.0.0.1:2775\"\nsystem_id = \"t\"\n\
+                    password = \"t\"\nrate = 100000\nwindow = 300\n";
+        let resource = resources::parse_toml(toml).unwrap().pop();
+        let Some(resources::Resource::Gateway(resource)) = resource else {
+            panic!("a gateway")
+        };
+        let gate = Gate::new(Arc::new(resource), Arc::new(Up), &Share::whole(), now);
+        let slot = slot(Class::Marketing);
+        let most = u32::try_from(CLAIM_MOST).unwrap();
+        for _ in 1..CLAIM_MOST {
+            gate.push(item(Class::Marketing));
+        }
+        assert!(
+            matches!(gate.take(slot, now, most), Take::Wait(None)),
+            "not a whole one"
+        );
+        gate.push(item(Class::Marketing));
+        // Four windows of 300 may be claimed ahead, and more is claimed when half of that has left.
+        assert!(
+            matches!(gate.take(slot, now, 601), Take::Wait(None)),
+            "too much is at its claim"
+        );
+        let Take::Items(items) = gate.take(slot, now, most) else {
+            panic!("a whole one waits")
+        };
+        assert_eq!(items.len(), CLAIM_MOST);
+    }
+
+    #[test]
     fn marketing_that_was_claimed_long_ago_is_let_go_of_and_not_sent() {
         let now = Instant::now();
         let gate = gate(now);
         let claim = |class: Class, since: Instant| {
             gate.push(item(class));
-            let Take::Items(items) = gate.take(slot(class), since) else {
+            let Take::Items(items) = gate.take(slot(class), since, 0) else {
                 panic!("nothing to claim")
             };
             let claimed = items.into_iter().map(|item| Claimed {

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    claims::pause,
     core::{Core, Work},
     dead, item,
     limiter::Share,
     room::Room,
-    serve::pause,
     writer,
 };
 

@@ -2,7 +2,7 @@
 //!
 //! It is the one stage that talks to the world in the middle of its work, so it has a loop of its own. Two consumers of one
 //! group read the two outbound topics ([`lane`]); an item is judged again, routed to a gateway ([`fleet`], [`gate`]),
-//! claimed in the ledger and submitted ([`serve`]); what became of it is written with its receipts and offsets
+//! claimed in the ledger ([`claims`]) and submitted ([`serve`]); what became of it is written with its receipts and offsets
 //! ([`writer`]).
 //!
 //! # The delivery argument
@@ -40,6 +40,7 @@
 //! cannot have been committed before its outcome. `tamtam audit` reports a claim that is an hour old.
 
 mod breaker;
+mod claims;
 mod core;
 mod dead;
 mod fleet;

@@ -22,11 +22,11 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::{
     GROUP,
+    claims::pause,
     core::{Core, Ending, Later, Work},
     item::Item,
     limits, metrics,
     offsets::{Position, Token},
-    serve::pause,
 };
 
 const BATCH: usize = 500;
