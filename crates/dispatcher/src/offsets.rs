@@ -77,9 +77,16 @@ struct Inner {
 pub(crate) struct Offsets {
     inner: Mutex<Inner>,
     changed: Notify,
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Offsets {
+    /// Waits for the turn to ask for positions, commit them in a transaction and finish what it was about: the next one
+    /// counts on that.
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,10 +1,11 @@
 //! Writes what became of records, in batches: the ledger, the deferred table, the receipts, the offsets.
 //!
 //! While a batch is written, and for some milliseconds after it began, the next one gathers: so a lone message is written at
-//! once and a busy dispatcher writes many at a time. On Kafka a second transaction is begun beside the first when a whole
-//! batch waits: a single connection of PostgreSQL writes half of what two cores can. The receipts of a batch
-//! are appended while the next transactions are under way. On the PostgreSQL bus receipts and offsets are part of the
-//! transaction, so there they come one after the other. A batch that fails is written again: every part of it is idempotent.
+//! once and a busy dispatcher writes many at a time. A second transaction is begun beside the first when a whole batch
+//! waits: a single connection of PostgreSQL writes half of what two cores can. On Kafka the receipts of a batch are appended
+//! while the next transactions are under way. On the PostgreSQL bus receipts and offsets are part of the transaction, and
+//! the offsets count on all that is done with: so what the transactions write of the ledger is written side by side, and
+//! from the offsets on they come one after the other. A batch that fails is written again: every part of it is idempotent.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +19,11 @@ use store::{
     deferred::park_key,
     messages::{AttemptOutcome, MessageRow, Settled, Verdict},
 };
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{MutexGuard, mpsc},
+    task::JoinSet,
+    time::Instant,
+};
 
 use crate::{
     GROUP,
@@ -30,7 +35,7 @@ use crate::{
 };
 
 const BATCH: usize = 500;
-/// Transactions at the same time where offsets are no part of them.
+/// Transactions at the same time.
 const TRANSACTIONS: usize = 2;
 /// Between the beginnings of two batches, at least, unless one is full: a transaction costs as much for few outcomes as for
 /// some dozens.
@@ -72,10 +77,6 @@ struct Kept {
 pub(crate) async fn run(core: Arc<Core>, mut work: mpsc::UnboundedReceiver<Work>) {
     let (kept, keep) = mpsc::channel(1);
     let appending = tokio::spawn(append_kept(core.clone(), keep));
-    let most = match core.log.transactional() {
-        Some(_) => 1,
-        None => TRANSACTIONS,
-    };
     let mut running = JoinSet::new();
     let mut batch = Vec::with_capacity(BATCH);
     let mut from = Instant::now();
@@ -83,7 +84,7 @@ pub(crate) async fn run(core: Arc<Core>, mut work: mpsc::UnboundedReceiver<Work>
     while open || !batch.is_empty() || !running.is_empty() {
         let starts = match running.len() {
             0 => batch.len() >= BATCH || (!batch.is_empty() && Instant::now() >= from),
-            under_way => batch.len() >= BATCH && under_way < most,
+            under_way => batch.len() >= BATCH && under_way < TRANSACTIONS,
         };
         if starts {
             from = Instant::now() + PACE;
@@ -115,10 +116,12 @@ fn rethrow(ended: Result<(), tokio::task::JoinError>) {
 
 async fn write_one(core: Arc<Core>, batch: Vec<Work>, kept: mpsc::Sender<Kept>) {
     match keep_outcomes(&core, &batch).await {
-        // It is done with: the next transaction's offsets count on that.
-        Ok(_) if core.log.transactional().is_some() => settle(&core, batch),
+        Ok(Left::Nothing(turn)) => {
+            settle(&core, batch);
+            drop(turn);
+        }
         // Where nobody takes it any more the dispatcher gives up.
-        Ok(records) => drop(kept.send(Kept { batch, records }).await),
+        Ok(Left::Records(records)) => drop(kept.send(Kept { batch, records }).await),
         // Whatever it is, it shows again there.
         Err(_) => write_all(&core, batch).await,
     }
@@ -143,7 +146,10 @@ async fn write_all(core: &Core, batch: Vec<Work>) {
     let mut failed = 0;
     loop {
         match write(core, &batch).await {
-            Ok(()) => return settle(core, batch),
+            Ok(turn) => {
+                settle(core, batch);
+                return drop(turn);
+            }
             Err(WriteError::Bus(BusError::NotOwner { topic, number })) => {
                 // Its next owner reads the records again; what we know of them is still written.
                 core.offsets.remove(&[bus::Partition { topic, number }]);
@@ -213,13 +219,25 @@ fn settle(core: &Core, batch: Vec<Work>) {
     }
 }
 
-async fn write(core: &Core, batch: &[Work]) -> Result<(), WriteError> {
-    let records = keep_outcomes(core, batch).await?;
-    append(core, records).await
+/// To move offsets, which ends when the batch is settled.
+type Turn<'c> = MutexGuard<'c, ()>;
+
+/// What a committed transaction leaves to be done.
+enum Left<'c> {
+    /// Everything was part of it. The next transaction's offsets count on what this one is done with, so the turn ends when
+    /// that is settled.
+    Nothing(Turn<'c>),
+    Records(Vec<NewRecord>),
 }
 
-/// Writes the ledger: what is left to be appended, which is nothing where that is part of the transaction.
-async fn keep_outcomes(core: &Core, batch: &[Work]) -> Result<Vec<NewRecord>, WriteError> {
+async fn write<'c>(core: &'c Core, batch: &[Work]) -> Result<Option<Turn<'c>>, WriteError> {
+    match keep_outcomes(core, batch).await? {
+        Left::Nothing(turn) => Ok(Some(turn)),
+        Left::Records(records) => append(core, records).await.map(|()| None),
+    }
+}
+
+async fn keep_outcomes<'c>(core: &'c Core, batch: &[Work]) -> Result<Left<'c>, WriteError> {
     let done: Vec<Token> = batch
         .iter()
         .filter_map(|work| match work {
@@ -234,8 +252,9 @@ async fn keep_outcomes(core: &Core, batch: &[Work]) -> Result<Vec<NewRecord>, Wr
     let Some(log) = core.log.transactional() else {
         crash::point("dispatcher-before-commit")?;
         tx.commit().await?;
-        return Ok(written.records);
+        return Ok(Left::Records(written.records));
     };
+    let turn = core.offsets.turn().await;
     let positions = core.offsets.positions_with(&done);
     let offsets: Vec<Committed> = positions.iter().map(Position::committed).collect();
     log.finish_in(tx.connection(), GROUP, &offsets, &written.records)
@@ -247,14 +266,11 @@ async fn keep_outcomes(core: &Core, batch: &[Work]) -> Result<Vec<NewRecord>, Wr
         core.offsets.committed(position);
     }
     log.announce(&written.records);
-    Ok(Vec::new())
+    Ok(Left::Nothing(turn))
 }
 
-/// On Kafka alone: the ledger has it, so from here on a repeat makes the same receipts from its rows.
+/// The ledger has it, so from here on a repeat makes the same receipts from its rows.
 async fn append(core: &Core, records: Vec<NewRecord>) -> Result<(), WriteError> {
-    if core.log.transactional().is_some() {
-        return Ok(());
-    }
     crash::point("dispatcher-after-outcome")?;
     if !records.is_empty() {
         core.log.append(records).await?;
