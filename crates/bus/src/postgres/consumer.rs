@@ -351,11 +351,18 @@ impl Consumer for PostgresConsumer {
 
     fn resume(&mut self, partitions: &[Partition]) -> Result<(), BusError> {
         self.expect(partitions);
+        // Nobody looked for what came of them meanwhile: that is due now.
+        for watched in &mut self.topics {
+            if partitions.iter().any(|partition| partition.topic == watched.topic) {
+                watched.appended.mark_changed();
+            }
+        }
         let mut state = lock(&self.state);
         for partition in partitions {
             if let Some(owned) = state.owned.get_mut(partition) {
                 owned.paused = false;
-                state.stale = true;
+                // Where it comes is known as a rule.
+                state.stale |= owned.segment.is_none();
             }
         }
         Ok(())

@@ -253,6 +253,11 @@ impl Board {
             .any(|slot| slot.paused && !slot.revoked && !slot.is_full(room))
     }
 
+    /// Whether nothing is read: a read that is under way can bring nothing but changes of ownership.
+    pub fn is_paused(&self) -> bool {
+        self.slots.values().all(|slot| slot.paused || slot.revoked)
+    }
+
     pub fn owned(&self) -> Vec<Partition> {
         self.slots.keys().copied().collect()
     }
@@ -314,6 +319,7 @@ mod tests {
         assert!(board.pauses(true, room(4)).is_empty(), "there is room for one more");
         assert_eq!(board.pauses(true, room(3)), [partition(0)]);
         assert!(!board.wants_reading(room(3)));
+        assert!(!board.is_paused(), "partition 1 is still read");
         board.finished(&finished(&first, true), true);
         assert_eq!(board.commits(), [(partition(0), 1)]);
         assert_eq!(one(&mut board).batch.offsets(), 1..4);

@@ -175,8 +175,12 @@ impl<S: Step> Consumption<S> {
                 biased;
                 delivery = &mut next => return Event::Delivery(delivery),
                 Some(done) = ended(&mut self.running, &mut self.failed) => {
+                    let nothing = self.board.is_paused();
                     self.finish(done);
                     self.start();
+                    if nothing && self.board.wants_reading(self.room()) {
+                        return Event::Chores;
+                    }
                     // A read that is broken off while it works is work for nothing; one that only waits is not.
                     let due = self.chores_due();
                     until = until.into_iter().chain(due).min();
