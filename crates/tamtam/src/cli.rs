@@ -262,9 +262,11 @@ fn role(
     secrets: Secrets,
 ) -> Result<(), Failure> {
     let settings = load(arguments, &[], environment)?;
-    serve(settings, Process::Alone(role.name()), |settings| {
-        run::role(role, settings, secrets)
-    })
+    let process = match role {
+        Role::Dispatcher => Process::Dispatcher,
+        role => Process::Alone(role.name()),
+    };
+    serve(settings, process, |settings| run::role(role, settings, secrets))
 }
 
 /// What a process serves.
@@ -272,6 +274,8 @@ fn role(
 pub enum Process {
     /// All roles.
     Up,
+    /// It claims, submits and writes at the same time, and with one thread waits for itself while processors are idle.
+    Dispatcher,
     /// This alone: others on the machine, PostgreSQL and the bus among them, need processors too.
     Alone(&'static str),
 }
@@ -280,13 +284,14 @@ impl Process {
     fn name(self) -> &'static str {
         match self {
             Process::Up => "up",
+            Process::Dispatcher => "dispatcher",
             Process::Alone(name) => name,
         }
     }
 
     fn threads(self, processors: usize) -> usize {
         match self {
-            Process::Up => processors,
+            Process::Up | Process::Dispatcher => processors,
             Process::Alone(_) => (processors / 2).max(1),
         }
     }
@@ -333,6 +338,7 @@ mod tests {
     fn a_role_alone_leaves_processors_to_others() {
         let threads = |process: Process| [1, 2, 4, 9].map(|processors| process.threads(processors));
         assert_eq!(threads(Process::Up), [1, 2, 4, 9]);
+        assert_eq!(threads(Process::Dispatcher), [1, 2, 4, 9]);
         assert_eq!(threads(Process::Alone("ingest")), [1, 1, 2, 4]);
     }
 
