@@ -2,7 +2,7 @@
 //!
 //! While a claim's commit is on its way to the disk the next one is made, where a whole further one waits: one after the
 //! other they would be what a dispatcher waits for while processors are idle. They are handed over in the order in which
-//! they were taken, so that a contact's messages keep theirs.
+//! they were taken, so that a contact's messages keep theirs. What the first could not claim goes after the second.
 
 use std::{sync::Arc, time::Duration};
 

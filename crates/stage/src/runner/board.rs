@@ -320,6 +320,8 @@ mod tests {
         assert_eq!(board.pauses(true, room(3)), [partition(0)]);
         assert!(!board.wants_reading(room(3)));
         assert!(!board.is_paused(), "partition 1 is still read");
+        board.revoke(&[partition(1)]);
+        assert!(board.is_paused(), "nothing is read any more");
         board.finished(&finished(&first, true), true);
         assert_eq!(board.commits(), [(partition(0), 1)]);
         assert_eq!(one(&mut board).batch.offsets(), 1..4);

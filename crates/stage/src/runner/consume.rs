@@ -178,6 +178,7 @@ impl<S: Step> Consumption<S> {
                     let nothing = self.board.is_paused();
                     self.finish(done);
                     self.start();
+                    // That read brings no records before it is told of the partitions that have room again.
                     if nothing && self.board.wants_reading(self.room()) {
                         return Event::Chores;
                     }
