@@ -1,22 +1,21 @@
 //! What is SMPP's own, against a server that the test plays PDU by PDU, and against the simulator behind TLS.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use gateways::Outcome;
 use resources::gateway::SmppVersion;
 use simulator::Script;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
 };
 
 use crate::{
     gateways::{accepted, message, open, up},
-    support::simulator::{Simulator, eventually},
+    support::{
+        simulator::{Simulator, eventually},
+        tls::tls_before,
+    },
 };
 
 const BIND_TRANSMITTER: u32 = 2;
@@ -398,34 +397,6 @@ async fn several_binds_share_the_work_and_each_has_its_window() {
     })
     .await;
     simulator.stop().await;
-}
-
-/// TLS in front of another address; the certificate (PEM) that clients are to trust.
-async fn tls_before(to: String) -> (String, String) {
-    let made = rcgen::generate_simple_self_signed(["smsc.example".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(async move {
-        while let Ok((near, _)) = listener.accept().await {
-            let (acceptor, to) = (acceptor.clone(), to.clone());
-            tokio::spawn(async move {
-                let Ok(mut near) = acceptor.accept(near).await else {
-                    return;
-                };
-                let mut far = TcpStream::connect(to).await.unwrap();
-                let _ = copy_bidirectional(&mut near, &mut far).await;
-            });
-        }
-    });
-    (address, made.cert.pem())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,7 @@ mod deploy;
 mod gateway_traffic;
 mod gateways;
 mod gateways_bad;
+mod gateways_http;
 mod gateways_smpp;
 mod grpc;
 mod http;

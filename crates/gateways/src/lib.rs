@@ -15,6 +15,7 @@ pub mod decoders;
 pub mod http;
 pub mod key;
 pub mod smpp;
+mod tls;
 mod types;
 
 use std::sync::Arc;

@@ -79,7 +79,7 @@ pub struct Gateway {
     pub binds: u32,
     #[serde(default, skip_serializing_if = "is_default")]
     pub tls: bool,
-    /// Certificates (PEM) to trust instead of the public ones.
+    /// Certificates (PEM) to trust instead of the public ones; over HTTPS instead of those that the machine trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_ca: Option<String>,
     /// The name that the certificate is checked for; absent: the host of `address`.
@@ -409,6 +409,12 @@ impl Gateway {
         };
         if !is_url(&self.address) {
             problems.push(Problem::new("address", "expected a URL: http://… or https://…"));
+        } else if (self.address.split('/').nth(2)).is_some_and(|authority| authority.contains('@')) {
+            // It is shown on pages and in logs.
+            problems.push(Problem::new(
+                "address",
+                "expected a URL without a user and a password: `system_id` and `password` are for those",
+            ));
         }
         if self.callback_url.as_deref().is_some_and(|url| !is_url(url)) {
             problems.push(Problem::new("callback_url", "expected a URL: http://… or https://…"));
@@ -498,6 +504,11 @@ mod tests {
             ["rate", "address", "system_id", "password", "reference_tlv"]
         );
         assert_eq!(problems(&Gateway::http("a", "ftp://x", "nobody")), ["address", "http"]);
+        assert_eq!(
+            problems(&Gateway::http("a", "https://user:word@x/", "twilio")),
+            ["address"]
+        );
+        assert!(problems(&Gateway::http("a", "https://x/@me", "twilio")).is_empty());
     }
 
     #[test]

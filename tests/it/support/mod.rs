@@ -12,3 +12,4 @@ pub mod publisher;
 pub mod server;
 pub mod simulator;
 pub mod tamtam;
+pub mod tls;

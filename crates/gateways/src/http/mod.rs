@@ -5,6 +5,7 @@
 
 mod answer;
 mod callback;
+mod connections;
 mod request;
 mod verify;
 
@@ -19,7 +20,6 @@ use std::{
 
 use async_trait::async_trait;
 use domain::Reason;
-use reqwest::{Client, Response, redirect};
 use resources::gateway::Http;
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -27,12 +27,16 @@ pub(crate) use answer::outcome;
 pub(crate) use callback::understand;
 pub use verify::{CallbackRequest, Unproven, verify};
 
-use self::request::Writer;
-use crate::{Gateway, GatewayError, Now, Outcome, Submission, backoff::Backoff};
+use self::{
+    connections::{Asked, Connections},
+    request::Writer,
+};
+use crate::{
+    Gateway, GatewayError, Now, Outcome, Submission,
+    backoff::Backoff,
+    tls::{self, Trust},
+};
 
-/// More of an answer is not read: nothing that we look for stands so far behind.
-const MAX_ANSWER: usize = 64 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After so many failed connections in a row the gateway counts as down. One is a hiccup: everything that waits would go to
 /// another gateway and come back.
 const DOWN_AFTER: u32 = 3;
@@ -40,7 +44,7 @@ const DOWN_AFTER: u32 = 3;
 /// A gateway spoken to over HTTP.
 pub struct HttpGateway {
     name: String,
-    client: Client,
+    connections: Connections,
     description: Http,
     writer: Writer,
     now: Now,
@@ -99,23 +103,24 @@ impl HttpGateway {
             .http_description()
             .map_err(|problem| wrong(problem.key, problem.message))?;
         let timeout = resource.response_timeout().duration().unsigned_abs();
-        let client = Client::builder()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            .timeout(timeout)
-            .pool_max_idle_per_host(resource.window as usize)
-            .user_agent("tamtam")
-            .no_proxy()
-            .build()
-            .map_err(|_| wrong("http", "no HTTP client can be made of it".into()))?;
+        let writer = Writer::new(resource, &description, password).map_err(|message| wrong("http", message))?;
+        let window = resource.window.max(1);
+        let trusted = tls::config(resource, Trust::Machine)?;
+        let connections = Connections::new(
+            writer.address(),
+            trusted,
+            tls::name(resource)?,
+            timeout,
+            window as usize,
+        );
         Ok(HttpGateway {
             name: resource.name.clone(),
-            client,
-            writer: Writer::new(resource, &description, password).map_err(|message| wrong("http", message))?,
+            connections,
+            writer,
             description,
             now,
-            window: Semaphore::new(resource.window.max(1) as usize),
-            width: resource.window.max(1),
+            window: Semaphore::new(window as usize),
+            width: window,
             timeout,
             closed: AtomicBool::new(false),
             health: Mutex::new(Health {
@@ -133,18 +138,6 @@ impl HttpGateway {
         let mut health = self.health.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         health.note(up, begun, Instant::now());
     }
-
-    async fn read(&self, mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            let room = MAX_ANSWER - body.len();
-            body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-            if body.len() == MAX_ANSWER {
-                break;
-            }
-        }
-        Ok(body)
-    }
 }
 
 #[async_trait]
@@ -160,33 +153,33 @@ impl Gateway for HttpGateway {
             code: None,
             parts: Vec::new(),
         };
-        let Ok(request) = self.writer.write(&self.client, &message, (self.now)()) else {
+        let Ok(request) = self.writer.write(&message, (self.now)()) else {
             return Outcome::Refused {
                 code: "local-request".into(),
                 reason: Reason::GatewayRefused,
             };
         };
         let begun = Instant::now();
-        let response = match self.client.execute(request).await {
-            Ok(response) => response,
-            Err(error) if error.is_connect() => {
+        let asked = self.connections.ask(request).await;
+        let (status, body) = match asked {
+            Asked::NotSent => {
                 self.connected(false, begun);
                 return Outcome::Unreachable;
             }
-            Err(_) => return unknown,
+            Asked::Lost => return unknown,
+            Asked::Answered { status, body } => (status, body),
         };
         self.connected(true, begun);
-        let status = response.status().as_u16();
-        match self.read(response).await {
-            Ok(body) => answer::outcome(
+        match body {
+            Some(body) => answer::outcome(
                 &self.description,
                 status,
                 &body,
                 &message.reference.hyphenated().to_string(),
             ),
-            Err(_) if (200..300).contains(&status) => unknown,
+            None if (200..300).contains(&status) => unknown,
             // The status alone already says that it was not taken, or says nothing.
-            Err(_) => answer::outcome(&self.description, status, b"", ""),
+            None => answer::outcome(&self.description, status, b"", ""),
         }
     }
 
@@ -199,6 +192,7 @@ impl Gateway for HttpGateway {
         self.closed.store(true, Ordering::Relaxed);
         // All places of the window: nothing is under way any more.
         let _ = tokio::time::timeout(self.timeout, self.window.acquire_many(self.width)).await;
+        self.connections.close();
     }
 }
 

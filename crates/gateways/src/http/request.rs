@@ -3,14 +3,18 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use base64::Engine as _;
+use bytes::Bytes;
 use domain::sms::Encoding;
-use jiff::Timestamp;
-use reqwest::{
-    Client, Request, Url,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+use http_body_util::Full;
+use hyper::{
+    Request, Uri,
+    header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT},
+    http::uri::PathAndQuery,
 };
+use jiff::Timestamp;
 use resources::gateway::{Auth, Format, Http, Method, Placeholders};
 use sha1::{Digest as _, Sha1};
+use url::{Position, Url};
 
 use crate::Submission;
 
@@ -18,10 +22,11 @@ use crate::Submission;
 const LONGEST_MINUTES: i64 = 2 * 24 * 60;
 
 pub(super) struct Writer {
-    method: reqwest::Method,
+    method: hyper::Method,
     address: String,
     /// The same, read once.
-    url: Url,
+    uri: Uri,
+    host: HeaderValue,
     query: Option<Placeholders>,
     format: Option<Format>,
     fields: Vec<(String, Placeholders)>,
@@ -47,15 +52,23 @@ impl Writer {
                 .collect::<Result<Vec<_>, String>>()
         };
         let parsed = |text: &Option<String>| text.as_deref().map(Placeholders::parse).transpose();
-        let url = Url::parse(&resource.address).map_err(|_| "`address` is no URL".to_owned())?;
+        let no_url = || "`address` is no URL".to_owned();
+        let url = Url::parse(&resource.address).map_err(|_| no_url())?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("`address` holds a user: `system_id` and `password` are for that".to_owned());
+        }
+        let uri: Uri = url[..Position::AfterQuery].parse().map_err(|_| no_url())?;
         Ok(Writer {
             method: match http.method.unwrap_or(Method::Post) {
-                Method::Get => reqwest::Method::GET,
-                Method::Post => reqwest::Method::POST,
-                Method::Put => reqwest::Method::PUT,
+                Method::Get => hyper::Method::GET,
+                Method::Post => hyper::Method::POST,
+                Method::Put => hyper::Method::PUT,
             },
             address: resource.address.clone(),
-            url,
+            host: url[Position::BeforeHost..Position::AfterPort]
+                .parse()
+                .map_err(|_| no_url())?,
+            uri,
             query: parsed(&http.query)?,
             format: http.format,
             fields: all(&http.fields)?,
@@ -75,37 +88,45 @@ impl Writer {
         })
     }
 
-    pub(super) fn write(&self, client: &Client, message: &Submission, now: Timestamp) -> Result<Request, Unwritable> {
+    pub(super) fn address(&self) -> Uri {
+        self.uri.clone()
+    }
+
+    pub(super) fn write(&self, message: &Submission, now: Timestamp) -> Result<Request<Full<Bytes>>, Unwritable> {
         let value = |name: &str| self.value(name, message, now);
         // As it is written, which is what a signature is made over, and as it is read.
-        let (text, url) = match &self.query {
-            None => (Cow::Borrowed(&self.address), self.url.clone()),
+        let (text, target) = match &self.query {
+            None => (Cow::Borrowed(&self.address), self.uri.path_and_query().cloned()),
             Some(query) => {
                 let joint = if self.address.contains('?') { '&' } else { '?' };
                 let text = format!("{}{joint}{}", self.address, query.fill(value, percent));
                 let url = Url::parse(&text).map_err(|_| Unwritable)?;
-                (Cow::Owned(text), url)
+                let target = PathAndQuery::try_from(&url[Position::BeforePath..Position::AfterQuery]);
+                (Cow::Owned(text), Some(target.map_err(|_| Unwritable)?))
             }
         };
         let body = self.body(value)?;
-        let mut headers = HeaderMap::new();
-        for (name, filling) in &self.headers {
-            let filled = filling.fill(value, as_it_is);
-            headers.insert(name, HeaderValue::from_str(&filled).map_err(|_| Unwritable)?);
-        }
-        self.authorize(&mut headers, &text, &body, now)?;
-        let mut request = client.request(self.method.clone(), url);
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(HOST, self.host.clone());
+        headers.insert(USER_AGENT, HeaderValue::from_static("tamtam"));
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         if let Some(format) = self.format {
             let kind = match format {
                 Format::Form => "application/x-www-form-urlencoded",
                 Format::Json => "application/json",
             };
-            if !headers.contains_key(CONTENT_TYPE) {
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-            }
-            request = request.body(body);
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         }
-        request.headers(headers).build().map_err(|_| Unwritable)
+        for (name, filling) in &self.headers {
+            let filled = filling.fill(value, as_it_is);
+            headers.insert(name, HeaderValue::from_str(&filled).map_err(|_| Unwritable)?);
+        }
+        self.authorize(&mut headers, &text, &body, now)?;
+        let mut request = Request::new(Full::new(Bytes::from(body)));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        *request.headers_mut() = headers;
+        Ok(request)
     }
 
     fn body<'a>(&self, value: impl Fn(&str) -> Cow<'a, str> + Copy) -> Result<String, Unwritable> {
@@ -223,6 +244,8 @@ fn json(text: &str, out: &mut String) {
 mod tests {
     use super::*;
     use domain::{Phone, sms};
+    use futures::FutureExt as _;
+    use http_body_util::BodyExt as _;
     use uuid::Uuid;
 
     fn message(text: &str) -> Submission {
@@ -241,14 +264,13 @@ mod tests {
     fn request(resource: &resources::Gateway, text: &str) -> (String, String, HeaderMap) {
         let http = resource.http_description().unwrap();
         let writer = Writer::new(resource, &http, Some("s3cret".into())).unwrap();
-        let request = writer
-            .write(&Client::new(), &message(text), Timestamp::UNIX_EPOCH)
-            .unwrap();
-        let body = request.body().and_then(|body| body.as_bytes()).unwrap_or_default();
+        let request = writer.write(&message(text), Timestamp::UNIX_EPOCH).unwrap();
+        let (head, body) = request.into_parts();
+        let body = body.collect().now_or_never().unwrap().unwrap().to_bytes();
         (
-            request.url().to_string(),
+            head.uri.to_string(),
             String::from_utf8(body.to_vec()).unwrap(),
-            request.headers().clone(),
+            head.headers,
         )
     }
 
@@ -262,7 +284,10 @@ mod tests {
     #[test]
     fn a_form_with_basic_authentication() {
         let (url, body, headers) = request(&http("twilio"), "O'Brien & Söhne=1");
-        assert_eq!(url, "https://gateway.example/send");
+        // Of the address a request names the path (RFC 9112, 3.2.1), and its host in a header.
+        assert_eq!(url, "/send");
+        assert_eq!(headers["host"], "gateway.example");
+        assert_eq!(headers["content-type"], "application/x-www-form-urlencoded");
         assert_eq!(
             body,
             "Body=O%27Brien+%26+S%C3%B6hne%3D1&From=BOUTIQUE&To=%2B262692123456"
@@ -276,7 +301,7 @@ mod tests {
         resource.callback_url = Some("http://ours.example/callbacks/main?secret=x".into());
         let (url, body, _) = request(&resource, "ж & ж");
         assert!(body.is_empty());
-        let url = Url::parse(&url).unwrap();
+        let url = Url::parse(&format!("http://h{url}")).unwrap();
         let pairs: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
         assert_eq!(pairs["text"], "ж & ж");
         assert_eq!((pairs["coding"].as_str(), pairs["validity"].as_str()), ("2", "60"));
@@ -284,6 +309,25 @@ mod tests {
             pairs["dlr-url"],
             "http://ours.example/callbacks/main?secret=x&reference=00000000-0000-0000-0000-000000000007&status=%d"
         );
+    }
+
+    #[test]
+    fn an_address_is_asked_as_it_stands() {
+        let mut resource = http("twilio");
+        for (address, host, path) in [
+            ("http://127.0.0.1:8080", "127.0.0.1:8080", "/"),
+            ("http://[::1]:8080/a%20b/?x=1#f", "[::1]:8080", "/a%20b/?x=1"),
+            // The port of its scheme goes without saying.
+            ("https://Gateway.Example:443/send", "gateway.example", "/send"),
+        ] {
+            resource.address = address.into();
+            let (url, _, headers) = request(&resource, "x");
+            assert_eq!((url.as_str(), headers["host"].to_str().unwrap()), (path, host));
+        }
+        resource.address = "http://user:secret@gateway.example/".into();
+        let description = resource.http_description().unwrap();
+        let refused = Writer::new(&resource, &description, None).err().unwrap();
+        assert!(!refused.contains("secret"), "{refused}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rusmpp::{
     types::COctetString,
     values::InterfaceVersion,
 };
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
@@ -24,7 +24,10 @@ use super::{
     status,
     wire::{BadLength, Frame, command},
 };
-use crate::GatewayError;
+use crate::{
+    GatewayError,
+    tls::{self, Trust},
+};
 
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -118,7 +121,7 @@ impl Target {
                 SmppVersion::V50 => InterfaceVersion::Smpp5_0,
             },
             tls: if resource.tls {
-                Some(tls(resource, wrong)?)
+                Some(connector(resource, wrong)?)
             } else {
                 None
             },
@@ -200,34 +203,17 @@ impl Target {
     }
 }
 
-fn tls(
+fn connector(
     resource: &resources::Gateway,
     wrong: impl Fn(&'static str, &str) -> GatewayError,
 ) -> Result<(TlsConnector, ServerName<'static>), GatewayError> {
-    use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-    let mut roots = RootCertStore::empty();
-    match &resource.tls_ca {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                certificate
-                    .ok()
-                    .and_then(|certificate| roots.add(certificate).ok())
-                    .ok_or_else(|| wrong("tls_ca", "expected certificates in PEM"))?;
-            }
-            if roots.is_empty() {
-                return Err(wrong("tls_ca", "expected certificates in PEM"));
-            }
+    let name = match tls::name(resource)? {
+        Some(name) => name,
+        None => {
+            let host = resource.address.rsplit_once(':').map_or("", |(host, _)| host);
+            ServerName::try_from(host.to_owned()).map_err(|_| wrong("tls_name", "expected a host name"))?
         }
-    }
-    let host = resource.address.rsplit_once(':').map_or("", |(host, _)| host);
-    let name = resource.tls_name.clone().unwrap_or_else(|| host.to_owned());
-    let name = ServerName::try_from(name).map_err(|_| wrong("tls_name", "expected a host name"))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|_| wrong("tls", "this build has no TLS"))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    };
+    let config = tls::config(resource, Trust::Public)?;
     Ok((TlsConnector::from(Arc::new(config)), name))
 }
