@@ -247,7 +247,7 @@ async fn hand_over(core: &Core, gate: &Gate, slot: usize, class: Class, answer: 
             false => {
                 held += 1;
                 limits::count(result.row.reason);
-                core.write(Work::Item(Box::new(item), Ending::Held(Box::new(result.row))));
+                core.write(Work::Item(item, Ending::Held(Box::new(result.row))));
             }
         }
     }

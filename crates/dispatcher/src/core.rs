@@ -26,7 +26,7 @@ use crate::{
 /// What is to be written about a record.
 #[derive(Debug)]
 pub(crate) enum Work {
-    Item(Box<Item>, Ending),
+    Item(Item, Ending),
     Dead(Token, NewRecord),
     /// Nothing could be written about it.
     Passed(Token),
@@ -201,7 +201,7 @@ impl Core {
     fn conclude(&self, item: Item, ending: Ending) -> Option<Item> {
         match self.offsets.start(&item.token) {
             true => {
-                self.write(Work::Item(Box::new(item), ending));
+                self.write(Work::Item(item, ending));
                 None
             }
             false => self.flights.leave(item.record.message_id),

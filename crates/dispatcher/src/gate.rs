@@ -128,7 +128,7 @@ pub(crate) enum Take {
 /// What there is to submit.
 #[derive(Debug)]
 pub(crate) enum Next {
-    Go(Box<Claimed>, Arc<dyn Gateway>, OwnedSemaphorePermit),
+    Go(Claimed, Arc<dyn Gateway>, OwnedSemaphorePermit),
     /// The gateway takes nothing, or these waited for too long: they are let go of.
     Release(Vec<Claimed>),
     Wait(Option<Duration>),
@@ -437,7 +437,7 @@ impl Gate {
         if low {
             self.work[class].notify_one();
         }
-        Next::Go(Box::new(claimed), handle, permit)
+        Next::Go(claimed, handle, permit)
     }
 
     /// Takes back everything that is claimed and not submitted.

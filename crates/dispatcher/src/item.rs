@@ -15,9 +15,11 @@ use uuid::Uuid;
 
 use crate::{dead, offsets::Token};
 
-/// A text to be sent.
+/// A text to be sent. It is handed on from queue to queue, which copies an address this way and not all of it.
+pub(crate) type Item = Box<Outgoing>;
+
 #[derive(Debug)]
-pub(crate) struct Item {
+pub(crate) struct Outgoing {
     pub token: Token,
     pub record: Outbound,
     pub encoding: Encoding,
@@ -31,7 +33,7 @@ pub(crate) struct Item {
     pub claimed_perhaps: bool,
 }
 
-impl Item {
+impl Outgoing {
     /// The dead letter of a record whose bytes are not kept: they are made again.
     pub(crate) fn dead_letter(&self, reason: &str, now: Timestamp) -> NewRecord {
         let topic = self.token.partition.topic;
@@ -88,7 +90,7 @@ pub(crate) fn read(token: Token, stored: &StoredRecord, key: &PhoneKey) -> Resul
         return Err("a field holds a NUL character, which the ledger cannot keep".into());
     }
     let phone_hash = key.hash(&record.phone);
-    Ok(Item {
+    Ok(Box::new(Outgoing {
         token,
         encoding,
         phone_hash,
@@ -97,7 +99,7 @@ pub(crate) fn read(token: Token, stored: &StoredRecord, key: &PhoneKey) -> Resul
         record,
         waits_since: None,
         claimed_perhaps: false,
-    })
+    }))
 }
 
 fn has_nul(record: &Outbound) -> bool {

@@ -36,7 +36,7 @@ async fn submit(core: Arc<Core>, gate: Arc<Gate>) {
                 gate.meters
                     .submitting(claimed.item.record.class, claimed.since.elapsed());
                 // It begins here and now, not when a new task gets its turn: the rate is what the gateway sees.
-                let mut attempt = Box::pin(attempt(core.clone(), gate.clone(), *claimed, handle, permit));
+                let mut attempt = Box::pin(attempt(core.clone(), gate.clone(), claimed, handle, permit));
                 if futures::poll!(&mut attempt).is_pending() {
                     tokio::spawn(attempt);
                 }
@@ -74,7 +74,7 @@ pub(crate) fn release(core: &Core, gate: &Gate, claimed: Vec<Claimed>) {
 
 fn conclude(core: &Core, gate: &Gate, item: Item, claimed: Arc<MessageRow>, settlement: Settlement) {
     core.write(Work::Item(
-        Box::new(item),
+        item,
         Ending::Outcome {
             claimed,
             gateway: gate.name.clone(),

@@ -202,7 +202,7 @@ fn settle(core: &Core, batch: Vec<Work>) {
             Work::Dead(token, _) | Work::Passed(token) => done.push(token),
             Work::Item(item, ending) if ending.is_release() => {
                 core.offsets.stop(&item.token);
-                core.place(*item);
+                core.place(item);
             }
             Work::Item(item, ending) => {
                 if let Ending::Verdict { state, .. } = ending {

@@ -5,7 +5,10 @@ use gateways::{Outcome, Submission};
 
 use super::*;
 use crate::{
-    item::sample::{claimed_row, outbound},
+    item::{
+        Outgoing,
+        sample::{claimed_row, outbound},
+    },
     offsets::Token,
 };
 
@@ -38,7 +41,7 @@ fn gate(settings: &str, now: Instant) -> Gate {
 }
 
 fn item(class: Class) -> Item {
-    Item {
+    Box::new(Outgoing {
         token: Token {
             partition: Partition {
                 topic: Topic::OutboundBulk,
@@ -55,7 +58,7 @@ fn item(class: Class) -> Item {
         record: outbound(class),
         waits_since: None,
         claimed_perhaps: false,
-    }
+    })
 }
 
 #[test]

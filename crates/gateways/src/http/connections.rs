@@ -56,7 +56,7 @@ pub(super) struct Connections {
     patience: Duration,
     most: usize,
     /// The one that was used last is at the back, and is used first.
-    kept: Mutex<VecDeque<(Instant, Open)>>,
+    kept: Mutex<VecDeque<(Instant, Box<Open>)>>,
 }
 
 impl Connections {
@@ -120,7 +120,7 @@ impl Connections {
         self.kept().clear();
     }
 
-    async fn open(&self) -> Option<Open> {
+    async fn open(&self) -> Option<Box<Open>> {
         let connected = async {
             let stream = self.connector.clone().oneshot(self.to.clone()).await.ok()?;
             let (sender, driver) = Builder::new()
@@ -129,21 +129,21 @@ impl Connections {
                 .await
                 .ok()?;
             let driver = Some(driver);
-            Some(Open { sender, driver })
+            Some(Box::new(Open { sender, driver }))
         };
         timeout(CONNECT_TIMEOUT.min(self.patience), connected).await.ok()?
     }
 
-    fn take(&self) -> Option<Open> {
+    fn take(&self) -> Option<Box<Open>> {
         self.kept().pop_back().map(|(_, open)| open)
     }
 
-    fn keep(&self, open: Open) {
+    fn keep(&self, open: Box<Open>) {
         self.kept().push_back((Instant::now(), open));
     }
 
     /// Without those that have been there for too long.
-    fn kept(&self) -> MutexGuard<'_, VecDeque<(Instant, Open)>> {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<(Instant, Box<Open>)>> {
         // A poisoned lock would only mean that somebody panicked between two plain assignments.
         let mut kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         while kept
