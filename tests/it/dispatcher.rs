@@ -585,3 +585,56 @@ async fn a_lone_message_goes_out_at_once() {
     waits.sort();
     assert!(waits[10] < Duration::from_millis(100), "{waits:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outcomes_are_written_side_by_side_and_no_offset_passes_one_that_waits() {
+    let stand = Stand::new(FAST).await;
+    let fake = stand.fake("main");
+    fake.hangs.store(true, Ordering::SeqCst);
+    let records = many(2_500, Class::Marketing);
+    stand.append(&records).await;
+    let dispatcher = stand.start();
+    eventually("a window is under way", || {
+        fake.in_flight.load(Ordering::SeqCst) == 1_000
+    })
+    .await;
+
+    // Somebody holds the row of one that is under way, so what became of it cannot be written yet.
+    let held = fake.sent()[0].reference;
+    let mut holding = stand.store.pool().begin().await.unwrap();
+    sqlx::query("select from messages where message_id = $1 for update")
+        .bind(held)
+        .execute(&mut *holding)
+        .await
+        .unwrap();
+    fake.hangs.store(false, Ordering::SeqCst);
+    // A batch waits with it, and in the end what is less than a whole one. All others go on.
+    let accepted = || async {
+        let count: i64 = sqlx::query_scalar("select count(*) from messages where state = $1")
+            .bind(State::Accepted.code())
+            .fetch_one(stand.store.pool())
+            .await
+            .unwrap();
+        count
+    };
+    let until = Instant::now() + Duration::from_secs(60);
+    while accepted().await < 1_500 {
+        assert!(
+            Instant::now() < until,
+            "{} are accepted beside one that waits",
+            accepted().await
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let place = stand.place(Topic::OutboundBulk, held).await;
+    let lags = stand.log.lag(dispatcher::GROUP, &[Topic::OutboundBulk]).await.unwrap();
+    let lag = lags.iter().find(|lag| lag.partition == place.0).unwrap();
+    assert!(lag.committed <= place.1, "{lag:?} passes {place:?}");
+
+    holding.rollback().await.unwrap();
+    stand.until(&records, |row| row.state == State::Accepted).await;
+    stand.until_committed().await;
+    dispatcher.stop().await;
+    assert!(fake.times().values().all(|times| *times == 1));
+    assert_eq!(stand.store.audit(None, None).await.unwrap().violations, 0);
+}

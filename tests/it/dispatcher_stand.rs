@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::bus::{Log, NewRecord, ReadLimits, StoredRecord};
+use ::bus::{Log, NewRecord, Partition, ReadLimits, StoredRecord};
 use dispatcher::Opener;
 use domain::{Cause, Class, MessageId, Phone, phone::PhoneKey};
 use events::{Outbound, Receipt, Record, Topic};
@@ -348,6 +348,25 @@ impl Stand {
             }
         }
         all
+    }
+
+    /// Where a message's record is on a topic.
+    pub async fn place(&self, topic: Topic, message: Uuid) -> (Partition, i64) {
+        for bounds in self.log.bounds(topic).await.unwrap() {
+            let limits = ReadLimits {
+                records: 10_000,
+                bytes: 64 << 20,
+                wait: Duration::ZERO,
+            };
+            let records = self.log.read(bounds.partition, bounds.first, limits).await.unwrap();
+            let is_it = |record: &&StoredRecord| {
+                Outbound::from_bytes(Outbound::KIND, &record.value).is_ok_and(|text| text.message_id == message)
+            };
+            if let Some(record) = records.iter().find(is_it) {
+                return (bounds.partition, record.offset);
+            }
+        }
+        panic!("{message} is nowhere on {topic}");
     }
 
     pub async fn receipts(&self) -> Vec<Receipt> {

@@ -22,6 +22,9 @@ pub(crate) const TOPICS: [Topic; 2] = [Topic::OutboundTransactional, Topic::Outb
 /// Offsets above an unfinished one that are remembered.
 const MOST_KEPT: usize = 50_000;
 const BATCH_BYTES: usize = 4 << 20;
+/// As much as two claims, two transactions of outcomes and what is gathered for a third hold, twice: it is read on at half
+/// of it, and with less a claim would wait for that.
+const UNFINISHED: usize = 5_000;
 
 pub(crate) struct Lane {
     pub core: Arc<Core>,
@@ -160,7 +163,7 @@ impl Lane {
 
     /// How many records may be unfinished.
     fn most(&self) -> usize {
-        (self.batch_records * 4).max(2_500)
+        (self.batch_records * 4).max(UNFINISHED)
     }
 
     /// Back-pressure: reads on only while there is room.

@@ -101,7 +101,7 @@ pub struct Config {
     pub instance: Uuid,
     pub secrets: Secrets,
     pub limits: Limits,
-    /// The most records read at once; four times as many of a topic, and 2,500 at least, are in memory.
+    /// The most records read at once; four times as many of a topic, and 5,000 at least, are in memory.
     pub batch_records: usize,
     /// How long a stop, or a partition that is taken away, waits for what is under way.
     pub drain: Duration,
