@@ -186,9 +186,9 @@ async fn a_slow_gateway_does_not_hold_up_the_bulk_of_another() {
     let stand = Stand::new(SLOW_AND_QUICK).await;
     let (slow, quick) = (stand.fake("slow"), stand.fake("quick"));
     // More than is ever in memory stands before the quick gateway's records, on the same partitions: at the slow one's rate
-    // it would take nine minutes.
-    let blocking = many(0..5_400, Class::Marketing);
-    let mut behind = many(10_000..10_300, Class::Marketing);
+    // it would take eighteen minutes.
+    let blocking = many(0..10_800, Class::Marketing);
+    let mut behind = many(20_000..20_300, Class::Marketing);
     for (number, record) in behind.iter_mut().enumerate() {
         record.phone = Phone::from_e164(format!("+336120{number:05}"));
     }
@@ -202,7 +202,7 @@ async fn a_slow_gateway_does_not_hold_up_the_bulk_of_another() {
     // What was put off is in the database and comes back as the slow gateway has sent the rest: nothing is lost.
     let (waiting, parked) = stand.store.deferred_count().await.unwrap();
     assert_eq!(parked, 0);
-    assert!(waiting > 3_000, "{waiting}");
+    assert!(waiting > 6_000, "{waiting}");
     // So does it when the rate is not what it was thought to be.
     let next = stand.start();
     stand

@@ -1,8 +1,9 @@
 //! The whole pipeline: gRPC event → trigger → render → policy → claim → accepted by the gateway → receipt stored.
 //!
 //! The most that it carries is found by publishing for some seconds with a bounded backlog, and dividing what was
-//! published by the time until the last receipt is in the ledger. At shares of that rate the time from event to gateway
-//! is taken: an event carries when it was published, its text repeats that, and the simulator says when it took it.
+//! published by the time until the last receipt is in the ledger. At shares of that rate, each for as long as a run and from
+//! rest, the time from event to gateway is taken: an event carries when it was published, its text repeats that, and the
+//! simulator says when it took it.
 
 use std::{
     collections::BTreeMap,
@@ -61,8 +62,9 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     let most = get(&report::medians(&runs), "messages_per_second").unwrap_or(0.0);
     for share in SHARES {
         let rate = most * f64::from(share) / 100.0;
+        stand.rest().await?;
         let (before, meter, published) = (batches(&stand).await, stand.meter(), numbers.published);
-        let (p50, p99) = latency(&stand, &mut numbers, rate, period / 3).await?;
+        let (p50, p99) = latency(&stand, &mut numbers, rate, period).await?;
         let mut used = Figures::new();
         (stand.meter()).since(&meter, numbers.published - published, &mut used);
         let used = get(&used, "cpu_us_per_message").unwrap_or(0.0);

@@ -107,7 +107,7 @@ pub fn shown(value: f64) -> String {
         return if value < 0.0 { format!("-{text}") } else { text };
     }
     match value.abs() {
-        0.0 => "0".into(),
+        whole if whole.fract() == 0.0 => format!("{value:.0}"),
         small if small < 1.0 => format!("{value:.3}"),
         _ => format!("{value:.1}"),
     }
@@ -215,8 +215,8 @@ mod tests {
     #[test]
     fn figures_are_shown_with_what_they_mean() {
         assert_eq!(
-            [1_234_567.8, 999.6, 12.34, 0.1234, 0.0].map(shown),
-            ["1,234,568", "1,000", "12.3", "0.123", "0"]
+            [1_234_567.8, 999.6, 12.34, 10.0, 0.1234, 0.0].map(shown),
+            ["1,234,568", "1,000", "12.3", "10", "0.123", "0"]
         );
     }
 }

@@ -394,6 +394,14 @@ impl Stand {
         Ok(())
     }
 
+    /// Has PostgreSQL do what it owes to the load so far, in which the next one would else be measured.
+    pub async fn rest(&self) -> Result<()> {
+        for owed in ["vacuum analyze", "checkpoint"] {
+            sqlx::query(owed).execute(self.store.pool()).await?;
+        }
+        Ok(())
+    }
+
     /// Messages in the ledger by their state.
     pub async fn in_state(&self, state: domain::State) -> Result<u64> {
         let (count,): (i64,) = sqlx::query_as("select count(*) from messages where state = $1")
