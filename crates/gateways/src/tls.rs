@@ -17,6 +17,8 @@ pub(crate) enum Trust {
     Public,
     /// What the machine trusts, its administrators' own authorities among it.
     Machine,
+    /// Nobody proves who it is: it is spoken to without TLS.
+    Nobody,
 }
 
 fn wrong(resource: &resources::Gateway, key: &'static str, message: &str) -> GatewayError {
@@ -47,6 +49,7 @@ pub(crate) fn config(resource: &resources::Gateway, otherwise: Trust) -> Result<
                 .map_err(|_| wrong("tls_ca", "this machine has no certificates to trust: name some in PEM"))?
                 .with_no_client_auth());
         }
+        (None, Trust::Nobody) => {}
         (None, Trust::Public) => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         (Some(pem), _) => {
             let expected = || wrong("tls_ca", "expected certificates in PEM");

@@ -1,7 +1,7 @@
 //! The connections to one gateway: HTTP/1.1, a request at a time on each (RFC 9112, 9.3), kept while both sides want to.
 //!
 //! They are hyper's own, without a client that pools them, for two reasons. Who asks drives its connection itself, so that
-//! a request wakes no other task: that is half of what a request costs. And hyper gives back a request of which nothing
+//! a request passes no pool and wakes no other task, which was half of what it cost. And hyper gives back a request of which nothing
 //! was written, as one that goes out on a kept connection which the gateway has just closed: that nothing was sent is
 //! then certain, and it goes out on the next one.
 
@@ -115,6 +115,15 @@ impl Connections {
         }
     }
 
+    /// How long a request takes at most.
+    pub(super) fn longest(&self) -> Duration {
+        self.connecting() + self.patience
+    }
+
+    fn connecting(&self) -> Duration {
+        CONNECT_TIMEOUT.min(self.patience)
+    }
+
     /// Ends those that are kept.
     pub(super) fn close(&self) {
         self.kept().clear();
@@ -131,7 +140,7 @@ impl Connections {
             let driver = Some(driver);
             Some(Box::new(Open { sender, driver }))
         };
-        timeout(CONNECT_TIMEOUT.min(self.patience), connected).await.ok()?
+        timeout(self.connecting(), connected).await.ok()?
     }
 
     fn take(&self) -> Option<Box<Open>> {

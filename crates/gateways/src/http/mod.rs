@@ -15,7 +15,6 @@ use std::{
         Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -50,7 +49,6 @@ pub struct HttpGateway {
     now: Now,
     window: Semaphore,
     width: u32,
-    timeout: Duration,
     closed: AtomicBool,
     health: Mutex<Health>,
 }
@@ -105,14 +103,13 @@ impl HttpGateway {
         let timeout = resource.response_timeout().duration().unsigned_abs();
         let writer = Writer::new(resource, &description, password).map_err(|message| wrong("http", message))?;
         let window = resource.window.max(1);
-        let trusted = tls::config(resource, Trust::Machine)?;
-        let connections = Connections::new(
-            writer.address(),
-            trusted,
-            tls::name(resource)?,
-            timeout,
-            window as usize,
-        );
+        let address = writer.address();
+        let trust = match address.scheme_str() {
+            Some("https") => Trust::Machine,
+            _ => Trust::Nobody,
+        };
+        let trusted = tls::config(resource, trust)?;
+        let connections = Connections::new(address, trusted, tls::name(resource)?, timeout, window as usize);
         Ok(HttpGateway {
             name: resource.name.clone(),
             connections,
@@ -121,7 +118,6 @@ impl HttpGateway {
             now,
             window: Semaphore::new(window as usize),
             width: window,
-            timeout,
             closed: AtomicBool::new(false),
             health: Mutex::new(Health {
                 backoff: Backoff::new(),
@@ -191,7 +187,7 @@ impl Gateway for HttpGateway {
     async fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         // All places of the window: nothing is under way any more.
-        let _ = tokio::time::timeout(self.timeout, self.window.acquire_many(self.width)).await;
+        let _ = tokio::time::timeout(self.connections.longest(), self.window.acquire_many(self.width)).await;
         self.connections.close();
     }
 }
@@ -206,6 +202,8 @@ impl fmt::Debug for HttpGateway {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
