@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     dispatcher_stand::{Fake, Stand, accept, eventually, most_within, of_campaign, outbound},
-    support::campaign::drafted,
+    support::{campaign::drafted, simulator},
 };
 
 const FAST: &str = r#"
@@ -609,23 +609,15 @@ async fn outcomes_are_written_side_by_side_and_no_offset_passes_one_that_waits()
         .unwrap();
     fake.hangs.store(false, Ordering::SeqCst);
     // A batch waits with it, and in the end what is less than a whole one. All others go on.
-    let accepted = || async {
+    let others_are_accepted = || async {
         let count: i64 = sqlx::query_scalar("select count(*) from messages where state = $1")
             .bind(State::Accepted.code())
             .fetch_one(stand.store.pool())
             .await
             .unwrap();
-        count
+        (count >= 1_500).then_some(())
     };
-    let until = Instant::now() + Duration::from_secs(60);
-    while accepted().await < 1_500 {
-        assert!(
-            Instant::now() < until,
-            "{} are accepted beside one that waits",
-            accepted().await
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    simulator::eventually("others are accepted beside one that waits", others_are_accepted).await;
     let place = stand.place(Topic::OutboundBulk, held).await;
     let lags = stand.log.lag(dispatcher::GROUP, &[Topic::OutboundBulk]).await.unwrap();
     let lag = lags.iter().find(|lag| lag.partition == place.0).unwrap();

@@ -410,7 +410,7 @@ impl Gateway {
         if !is_url(&self.address) {
             problems.push(Problem::new("address", "expected a URL: http://… or https://…"));
         } else if (self.address.split('/').nth(2)).is_some_and(|authority| authority.contains('@')) {
-            // It is shown on pages and in logs.
+            // It is shown on pages.
             problems.push(Problem::new(
                 "address",
                 "expected a URL without a user and a password: `system_id` and `password` are for those",

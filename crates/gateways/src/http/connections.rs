@@ -153,7 +153,7 @@ impl Connections {
 
     /// Without those that have been there for too long.
     fn kept(&self) -> MutexGuard<'_, VecDeque<(Instant, Box<Open>)>> {
-        // A poisoned lock would only mean that somebody panicked between two plain assignments.
+        // Nothing under the lock leaves the queue half changed.
         let mut kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         while kept
             .front()
