@@ -60,6 +60,9 @@ enum Bench {
         /// All roles in one process, as `tamtam up` runs them
         #[arg(long)]
         up: bool,
+        /// Only how long messages take, at so many events a second; several separated by commas
+        #[arg(long, value_delimiter = ',', value_name = "EVENTS", value_parser = clap::value_parser!(u32).range(1..))]
+        rates: Vec<u32>,
     },
     /// A campaign from launch to the last message accepted
     Campaign {
@@ -89,6 +92,9 @@ enum Bench {
     Stages,
     /// What people use today, in the same run; needs a Kafka
     Peers {
+        /// Only campaigns, tamtam's and listmonk's in turns, without a Kafka; what `peers` wrote stays
+        #[arg(long)]
+        campaigns: bool,
         /// A checkout of listmonk's source, of which `deploy/install.sh peers` built .cache/peers/listmonk; absent: it is
         /// left out
         #[arg(long, env = "LISTMONK_SRC", value_name = "DIRECTORY")]
@@ -129,7 +135,8 @@ async fn main() -> Result<()> {
         statements: options.statements,
     };
     match cli.bench {
-        Bench::Pipeline { up } => pipeline::run(&common, up).await,
+        Bench::Pipeline { up, rates } if rates.is_empty() => pipeline::run(&common, up).await,
+        Bench::Pipeline { up, rates } => pipeline::at_rates(&common, up, &rates).await,
         Bench::Campaign {
             recipients,
             contacts,
@@ -147,9 +154,12 @@ async fn main() -> Result<()> {
         Bench::CampaignKilled { recipients } => campaign::killed(&common, common.scaled(recipients)).await,
         Bench::CampaignFirst { contacts } => campaign::first(&common, common.scaled(contacts)).await,
         Bench::Stages => stages::run(&common).await,
-        Bench::Peers { listmonk } => {
+        Bench::Peers { listmonk, campaigns } => {
             let source = listmonk.filter(|path| !path.as_os_str().is_empty());
-            peers::run(&common, source.as_deref()).await
+            match campaigns {
+                true => peers::campaigns(&common, source.as_deref()).await,
+                false => peers::run(&common, source.as_deref()).await,
+            }
         }
         Bench::Growth(sizes) => growth::run(&common, &sizes).await,
         Bench::Document => report::document(),

@@ -71,14 +71,44 @@ pub async fn run(common: &Common, listmonk: Option<&Path>) -> Result<()> {
     report::write(common, "peers-table", settings, &runs)
 }
 
-/// The peers, each to a simulator of a stand that runs nothing else.
-async fn others(common: &Common, listmonk: Option<&Path>) -> Result<Figures> {
+/// Campaigns alone, listmonk's and tamtam's.
+pub async fn campaigns(common: &Common, listmonk: Option<&Path>) -> Result<()> {
+    let mut runs = Vec::new();
+    for number in 1..=common.runs {
+        let mut figures = Figures::new();
+        if let Some(source) = listmonk {
+            let stand = beside(common).await?;
+            campaign_of_listmonk(common, &stand, source, &mut figures).await?;
+        }
+        campaigns_of_tamtam(common, &mut figures).await?;
+        report::say(&format!("run {number} of {}", common.runs));
+        for (name, value) in &figures {
+            report::say(&format!("  {name:<40} {}", report::shown(*value)));
+        }
+        runs.push(figures);
+    }
+    let settings = json!({ "recipients": common.scaled(CAMPAIGN) });
+    report::write(common, "peers-campaigns", settings, &runs)
+}
+
+/// A stand that runs nothing but a simulator and a PostgreSQL.
+async fn beside(common: &Common) -> Result<Stand> {
     let plan = Plan {
         roles: Vec::new(),
         contacts: 1,
         ..Plan::new(Bus::Postgres)
     };
-    let stand = Stand::warm(plan, common.short).await?;
+    Stand::warm(plan, common.short).await
+}
+
+fn database(stand: &Stand) -> Result<&str> {
+    let url = stand.environment.get("TAMTAM__DATABASE__URL");
+    Ok(url.context("the database")?)
+}
+
+/// The peers, each to a simulator of a stand that runs nothing else.
+async fn others(common: &Common, listmonk: Option<&Path>) -> Result<Figures> {
+    let stand = beside(common).await?;
     let mut figures = Figures::new();
     for (name, store, messages, batch) in [
         ("kannel_file", "file", 60_000, 1),
@@ -114,18 +144,13 @@ async fn others(common: &Common, listmonk: Option<&Path>) -> Result<Figures> {
     peer.stop().await;
 
     let gateway = format!("{}/vonage/sms/json", stand.http()?);
-    let database = stand
-        .environment
-        .get("TAMTAM__DATABASE__URL")
-        .context("the database")?
-        .clone();
     let worker = script("worker.py");
     let count = common.scaled(8_000);
     let number = count.to_string();
     put(
         &mut figures,
         "worker",
-        driven(&stand, &worker, &[&database, &gateway, &number], count).await?,
+        driven(&stand, &worker, &[database(&stand)?, &gateway, &number], count).await?,
     );
     let count = common.scaled(40_000);
     let number = count.to_string();
@@ -135,7 +160,7 @@ async fn others(common: &Common, listmonk: Option<&Path>) -> Result<Figures> {
         driven(&stand, &script("sender.py"), &[&gateway, &number], count).await?,
     );
     if let Some(source) = listmonk {
-        campaign_of_listmonk(common, &stand, &database, source, &mut figures).await?;
+        campaign_of_listmonk(common, &stand, source, &mut figures).await?;
     }
 
     put(
@@ -172,6 +197,10 @@ async fn tamtam(common: &Common, figures: &mut Figures) -> Result<()> {
     }
     let run = crate::stages::dispatcher(common, "smpp").await?;
     put(figures, "tamtam_dispatcher", run);
+    campaigns_of_tamtam(common, figures).await
+}
+
+async fn campaigns_of_tamtam(common: &Common, figures: &mut Figures) -> Result<()> {
     // As listmonk runs: one process and a PostgreSQL.
     let recipients = common.scaled(CAMPAIGN);
     let embedded = Common {
@@ -195,18 +224,12 @@ async fn tamtam(common: &Common, figures: &mut Figures) -> Result<()> {
 }
 
 /// A campaign of the same size: from its launch over listmonk's API to the last message, and the most memory it had.
-async fn campaign_of_listmonk(
-    common: &Common,
-    stand: &Stand,
-    database: &str,
-    source: &Path,
-    figures: &mut Figures,
-) -> Result<()> {
+async fn campaign_of_listmonk(common: &Common, stand: &Stand, source: &Path, figures: &mut Figures) -> Result<()> {
     stand.simulator.reset().await?;
     let recipients = common.scaled(CAMPAIGN);
     let gateway = format!("{}/listmonk/messages", stand.http()?);
     let (source, number) = (source.display().to_string(), recipients.to_string());
-    let peer = Peer::start(&script("listmonk.py"), &[&source, database, &gateway, &number]).await?;
+    let peer = Peer::start(&script("listmonk.py"), &[&source, database(stand)?, &gateway, &number]).await?;
     let begun = Instant::now();
     let pid = peer.line.strip_prefix("go ").and_then(|pid| pid.parse().ok());
     let pid = pid.with_context(|| format!("listmonk.py said `{}`", peer.line))?;

@@ -62,21 +62,7 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     let most = get(&report::medians(&runs), "messages_per_second").unwrap_or(0.0);
     for share in SHARES {
         let rate = most * f64::from(share) / 100.0;
-        stand.rest().await?;
-        let (before, meter, published) = (batches(&stand).await, stand.meter(), numbers.published);
-        let (p50, p99) = latency(&stand, &mut numbers, rate, period).await?;
-        let mut used = Figures::new();
-        (stand.meter()).since(&meter, numbers.published - published, &mut used);
-        let used = get(&used, "cpu_us_per_message").unwrap_or(0.0);
-        if common.statements {
-            report::say(&format!("at {share} %: {}", way(&stand).await?));
-            for (stage, (seconds, count, records)) in batches(&stand).await {
-                let (s, c, r) = before.get(&stage).copied().unwrap_or_default();
-                let (seconds, count, records) = (seconds - s, (count - c).max(1.0), records - r);
-                let (each, size) = (seconds / count * 1e3, records / count);
-                report::say(&format!("  {stage}: {count:.0} batches of {size:.1} in {each:.1} ms"));
-            }
-        }
+        let Share { p50, p99, used } = Share::take(common, &stand, &mut numbers, rate).await?;
         for run in &mut runs {
             put(run, format!("p50_ms_at_{share}_percent"), p50);
             put(run, format!("p99_ms_at_{share}_percent"), p99);
@@ -95,6 +81,66 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     let settings = json!({ "bus": stand.plan.bus.name(), "seconds": common.seconds, "contacts": stand.plan.contacts,
         "partitions": stand.plan.partitions, "processes": if up { "one (`tamtam up`)" } else { "one a role" } });
     report::write(common, &name, settings, &runs)
+}
+
+/// How long messages take at these rates, each from rest; in `BENCH_STATEMENTS` also where and when they waited.
+pub async fn at_rates(common: &Common, up: bool, rates: &[u32]) -> Result<()> {
+    let plan = Plan {
+        up,
+        statements: common.statements,
+        ..Plan::new(common.bus.clone())
+    };
+    let stand = Stand::warm(plan, common.short).await?;
+    let mut numbers = Numbers { published: 0 };
+    sustained(&stand, &mut numbers, warming(common)).await?;
+    for _ in 0..common.runs {
+        for rate in rates {
+            let share = Share::take(common, &stand, &mut numbers, f64::from(*rate)).await?;
+            report::say(&format!(
+                "{rate} a second: p50 {:.0} ms, p99 {:.0} ms, {:.0} us of processor time a message",
+                share.p50, share.p99, share.used
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What messages took at a rate.
+struct Share {
+    /// In ms from event to gateway.
+    p50: f64,
+    p99: f64,
+    /// Processor time of a message, in µs.
+    used: f64,
+}
+
+impl Share {
+    /// For as long as a run, from rest.
+    async fn take(common: &Common, stand: &Stand, numbers: &mut Numbers, rate: f64) -> Result<Share> {
+        stand.rest().await?;
+        let (before, meter, published) = (batches(stand).await, stand.meter(), numbers.published);
+        let (p50, p99) = latency(stand, numbers, rate, Duration::from_secs(common.seconds)).await?;
+        let mut used = Figures::new();
+        (stand.meter()).since(&meter, numbers.published - published, &mut used);
+        if common.statements {
+            report::say(&format!("at {rate:.0} a second: {}", way(stand).await?));
+            report::say(&format!(
+                "  99th percentile of each second, in ms: {}",
+                seconds(stand).await?
+            ));
+            for (name, value) in &used {
+                report::say(&format!("  {name} {}", report::shown(*value)));
+            }
+            for (stage, (seconds, count, records)) in batches(stand).await {
+                let (s, c, r) = before.get(&stage).copied().unwrap_or_default();
+                let (seconds, count, records) = (seconds - s, (count - c).max(1.0), records - r);
+                let (each, size) = (seconds / count * 1e3, records / count);
+                report::say(&format!("  {stage}: {count:.0} batches of {size:.1} in {each:.1} ms"));
+            }
+        }
+        let used = get(&used, "cpu_us_per_message").unwrap_or(0.0);
+        Ok(Share { p50, p99, used })
+    }
 }
 
 /// How long an installation is warmed: its code, caches, connections, and the batch sizes that adapt. A node of Kafka that
@@ -165,14 +211,31 @@ pub async fn latency(stand: &Stand, numbers: &mut Numbers, rate: f64, period: Du
     numbers.published += published;
     stand.taken(published, PATIENCE).await?;
     stand.settled(published, PATIENCE).await?;
-    let mut times: Vec<f64> = Vec::new();
-    for shown in stand.simulator.texts().await? {
-        if let Some(sent) = sent_ms(&shown.text) {
-            times.push((shown.at.as_millisecond() - sent) as f64);
-        }
-    }
+    let mut times: Vec<f64> = ways(stand).await?.into_iter().map(|(_, took)| took).collect();
     ensure!(!times.is_empty(), "no text says when its event was published");
     Ok((percentile(&mut times, 0.5), percentile(&mut times, 0.99)))
+}
+
+/// When each message's event was published, in ms since 1970, and how many ms later the gateway had it.
+async fn ways(stand: &Stand) -> Result<Vec<(i64, f64)>> {
+    let texts = stand.simulator.texts().await?;
+    let times = texts.into_iter().filter_map(|shown| {
+        let sent = sent_ms(&shown.text)?;
+        Some((sent, (shown.at.as_millisecond() - sent) as f64))
+    });
+    Ok(times.collect())
+}
+
+/// The 99th percentile of what was published in each second.
+async fn seconds(stand: &Stand) -> Result<String> {
+    let mut by_second: BTreeMap<i64, Vec<f64>> = BTreeMap::new();
+    for (sent, took) in ways(stand).await? {
+        by_second.entry(sent / 1_000).or_default().push(took);
+    }
+    let told = by_second
+        .values_mut()
+        .map(|times| format!("{:.0}", percentile(times, 0.99)));
+    Ok(told.collect::<Vec<_>>().join(" "))
 }
 
 /// What a message's way took from stage to stage, by its own times in the ledger: of those planned within the last seconds.
