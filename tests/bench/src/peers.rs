@@ -61,11 +61,7 @@ pub async fn run(common: &Common, listmonk: Option<&Path>) -> Result<()> {
         "runs".into(),
         json!(runs.iter().map(report::object).collect::<Vec<_>>()),
     );
-    if listmonk.is_none() {
-        report::say(
-            "listmonk_campaign is left out: no registry serves listmonk; name a checkout of it in LISTMONK_SRC",
-        );
-    }
+    say_who_is_left_out(listmonk);
     report::file("peers.json", serde_json::to_string_pretty(&Value::Object(flat))?)?;
     let settings = json!({ "seconds": common.seconds, "recipients of a campaign": common.scaled(CAMPAIGN) });
     report::write(common, "peers-table", settings, &runs)
@@ -87,8 +83,17 @@ pub async fn campaigns(common: &Common, listmonk: Option<&Path>) -> Result<()> {
         }
         runs.push(figures);
     }
+    say_who_is_left_out(listmonk);
     let settings = json!({ "recipients": common.scaled(CAMPAIGN) });
     report::write(common, "peers-campaigns", settings, &runs)
+}
+
+fn say_who_is_left_out(listmonk: Option<&Path>) {
+    if listmonk.is_none() {
+        report::say(
+            "listmonk_campaign is left out: no registry serves listmonk; name a checkout of it in LISTMONK_SRC",
+        );
+    }
 }
 
 /// A stand that runs nothing but a simulator and a PostgreSQL.
