@@ -103,9 +103,10 @@ pub struct Stand {
     gateway: Process,
     kafka: Option<u32>,
     postgres: u32,
-    directory: tempfile::TempDir,
-    // Last: it ends when nobody uses it any more.
+    // These in this order, and last: it ends when nobody uses it any more, and before its files go. Without them it would go on
+    // for a minute, and vacuum beside the next run.
     _cluster: Cluster,
+    directory: tempfile::TempDir,
 }
 
 /// Further settings of all processes, to try something out: `NAME=VALUE`, separated by spaces.
