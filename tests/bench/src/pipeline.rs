@@ -37,18 +37,10 @@ pub struct Numbers {
 }
 
 pub async fn run(common: &Common, up: bool) -> Result<()> {
-    let bus = common.bus.clone();
-    let name = format!("pipeline-{}{}", bus.name(), if up { "-up" } else { "" });
+    let name = format!("pipeline-{}{}", common.bus.name(), if up { "-up" } else { "" });
     report::say(&format!("{name}: {} s, {} runs", common.seconds, common.runs));
-    let plan = Plan {
-        up,
-        statements: common.statements,
-        ..Plan::new(bus)
-    };
-    let stand = Stand::warm(plan, common.short).await?;
-    let mut numbers = Numbers { published: 0 };
     let period = Duration::from_secs(common.seconds);
-    sustained(&stand, &mut numbers, warming(common)).await?;
+    let (stand, mut numbers) = warmed(common, up).await?;
     let mut runs = Vec::new();
     for number in 1..=common.runs {
         let figures = sustained(&stand, &mut numbers, period).await?;
@@ -83,8 +75,8 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     report::write(common, &name, settings, &runs)
 }
 
-/// How long messages take at these rates, each from rest; in `BENCH_STATEMENTS` also where and when they waited.
-pub async fn at_rates(common: &Common, up: bool, rates: &[u32]) -> Result<()> {
+/// An installation that has been under load.
+async fn warmed(common: &Common, up: bool) -> Result<(Stand, Numbers)> {
     let plan = Plan {
         up,
         statements: common.statements,
@@ -93,6 +85,12 @@ pub async fn at_rates(common: &Common, up: bool, rates: &[u32]) -> Result<()> {
     let stand = Stand::warm(plan, common.short).await?;
     let mut numbers = Numbers { published: 0 };
     sustained(&stand, &mut numbers, warming(common)).await?;
+    Ok((stand, numbers))
+}
+
+/// How long messages take at these rates, each from rest; with `BENCH_STATEMENTS` also where and when they waited.
+pub async fn at_rates(common: &Common, up: bool, rates: &[u32]) -> Result<()> {
+    let (stand, mut numbers) = warmed(common, up).await?;
     for _ in 0..common.runs {
         for rate in rates {
             let share = Share::take(common, &stand, &mut numbers, f64::from(*rate)).await?;
