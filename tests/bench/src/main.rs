@@ -92,7 +92,7 @@ enum Bench {
     Stages,
     /// What people use today, in the same run; needs a Kafka
     Peers {
-        /// Only campaigns, tamtam's and listmonk's in turns, without a Kafka; what `peers` wrote stays
+        /// Only campaigns, listmonk's and then tamtam's, without a Kafka; what `peers` wrote stays
         #[arg(long)]
         campaigns: bool,
         /// A checkout of listmonk's source, of which `deploy/install.sh peers` built .cache/peers/listmonk; absent: it is

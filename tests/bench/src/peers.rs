@@ -46,9 +46,7 @@ pub async fn run(common: &Common, listmonk: Option<&Path>) -> Result<()> {
         report::say(&format!("run {number} of {}", common.runs));
         let mut figures = others(common, listmonk).await?;
         tamtam(common, &mut figures).await?;
-        for (name, value) in &figures {
-            report::say(&format!("  {name:<24} {}", report::shown(*value)));
-        }
+        say(&figures);
         runs.push(figures);
     }
     let mut flat = Map::new();
@@ -71,21 +69,25 @@ pub async fn run(common: &Common, listmonk: Option<&Path>) -> Result<()> {
 pub async fn campaigns(common: &Common, listmonk: Option<&Path>) -> Result<()> {
     let mut runs = Vec::new();
     for number in 1..=common.runs {
+        report::say(&format!("run {number} of {}", common.runs));
         let mut figures = Figures::new();
         if let Some(source) = listmonk {
             let stand = beside(common).await?;
             campaign_of_listmonk(common, &stand, source, &mut figures).await?;
         }
         campaigns_of_tamtam(common, &mut figures).await?;
-        report::say(&format!("run {number} of {}", common.runs));
-        for (name, value) in &figures {
-            report::say(&format!("  {name:<40} {}", report::shown(*value)));
-        }
+        say(&figures);
         runs.push(figures);
     }
     say_who_is_left_out(listmonk);
     let settings = json!({ "recipients": common.scaled(CAMPAIGN) });
     report::write(common, "peers-campaigns", settings, &runs)
+}
+
+fn say(figures: &Figures) {
+    for (name, value) in figures {
+        report::say(&format!("  {name:<40} {}", report::shown(*value)));
+    }
 }
 
 fn say_who_is_left_out(listmonk: Option<&Path>) {

@@ -64,12 +64,6 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     for run in &mut runs {
         stand.memory(run);
     }
-    let stats = stand.simulator.stats().await?;
-    ensure!(
-        stats.duplicates == 0,
-        "{} messages reached the gateway twice",
-        stats.duplicates
-    );
     let settings = json!({ "bus": stand.plan.bus.name(), "seconds": common.seconds, "contacts": stand.plan.contacts,
         "partitions": stand.plan.partitions, "processes": if up { "one (`tamtam up`)" } else { "one a role" } });
     report::write(common, &name, settings, &runs)
@@ -117,15 +111,12 @@ impl Share {
     async fn take(common: &Common, stand: &Stand, numbers: &mut Numbers, rate: f64) -> Result<Share> {
         stand.rest().await?;
         let (before, meter, published) = (batches(stand).await, stand.meter(), numbers.published);
-        let (p50, p99) = latency(stand, numbers, rate, Duration::from_secs(common.seconds)).await?;
+        let ways = at_rate(stand, numbers, rate, Duration::from_secs(common.seconds)).await?;
         let mut used = Figures::new();
         (stand.meter()).since(&meter, numbers.published - published, &mut used);
         if common.statements {
             report::say(&format!("at {rate:.0} a second: {}", way(stand).await?));
-            report::say(&format!(
-                "  99th percentile of each second, in ms: {}",
-                seconds(stand).await?
-            ));
+            report::say(&format!("  99th percentile of each second, in ms: {}", seconds(&ways)));
             for (name, value) in &used {
                 report::say(&format!("  {name} {}", report::shown(*value)));
             }
@@ -137,6 +128,8 @@ impl Share {
             }
         }
         let used = get(&used, "cpu_us_per_message").unwrap_or(0.0);
+        let mut times: Vec<f64> = ways.into_iter().map(|(_, took)| took).collect();
+        let (p50, p99) = (percentile(&mut times, 0.5), percentile(&mut times, 0.99));
         Ok(Share { p50, p99, used })
     }
 }
@@ -173,6 +166,7 @@ pub async fn sustained(stand: &Stand, numbers: &mut Numbers, period: Duration) -
     load.finish().await?;
     delivered(stand, numbers.published, PATIENCE).await?;
     let (took, used) = (begun.elapsed().as_secs_f64(), stand.meter());
+    nothing_twice(stand).await?;
     let messages = numbers.published - before;
     let mut figures = Figures::new();
     put(&mut figures, "messages_per_second", messages as f64 / took);
@@ -199,8 +193,8 @@ pub async fn delivered(stand: &Stand, messages: u64, patience: Duration) -> Resu
     }
 }
 
-/// The median and the 99th percentile of the time from event to gateway, in ms, at a rate.
-pub async fn latency(stand: &Stand, numbers: &mut Numbers, rate: f64, period: Duration) -> Result<(f64, f64)> {
+/// Publishes at a rate: when each message's event was published, in ms since 1970, and how many ms later the gateway had it.
+async fn at_rate(stand: &Stand, numbers: &mut Numbers, rate: f64, period: Duration) -> Result<Vec<(i64, f64)>> {
     stand.simulator.reset().await?;
     let first = numbers.published;
     let mut load = Load::connect(&stand.grpc()?, stand.plan.contacts, first).await?;
@@ -209,31 +203,34 @@ pub async fn latency(stand: &Stand, numbers: &mut Numbers, rate: f64, period: Du
     numbers.published += published;
     stand.taken(published, PATIENCE).await?;
     stand.settled(published, PATIENCE).await?;
-    let mut times: Vec<f64> = ways(stand).await?.into_iter().map(|(_, took)| took).collect();
-    ensure!(!times.is_empty(), "no text says when its event was published");
-    Ok((percentile(&mut times, 0.5), percentile(&mut times, 0.99)))
-}
-
-/// When each message's event was published, in ms since 1970, and how many ms later the gateway had it.
-async fn ways(stand: &Stand) -> Result<Vec<(i64, f64)>> {
+    nothing_twice(stand).await?;
     let texts = stand.simulator.texts().await?;
-    let times = texts.into_iter().filter_map(|shown| {
+    let ways = texts.into_iter().filter_map(|shown| {
         let sent = sent_ms(&shown.text)?;
         Some((sent, (shown.at.as_millisecond() - sent) as f64))
     });
-    Ok(times.collect())
+    let ways: Vec<(i64, f64)> = ways.collect();
+    ensure!(!ways.is_empty(), "no text says when its event was published");
+    Ok(ways)
+}
+
+/// Since the simulator was last reset.
+async fn nothing_twice(stand: &Stand) -> Result<()> {
+    let twice = stand.simulator.stats().await?.duplicates;
+    ensure!(twice == 0, "{twice} messages reached the gateway twice");
+    Ok(())
 }
 
 /// The 99th percentile of what was published in each second.
-async fn seconds(stand: &Stand) -> Result<String> {
+fn seconds(ways: &[(i64, f64)]) -> String {
     let mut by_second: BTreeMap<i64, Vec<f64>> = BTreeMap::new();
-    for (sent, took) in ways(stand).await? {
-        by_second.entry(sent / 1_000).or_default().push(took);
+    for (sent, took) in ways {
+        by_second.entry(sent / 1_000).or_default().push(*took);
     }
     let told = by_second
         .values_mut()
         .map(|times| format!("{:.0}", percentile(times, 0.99)));
-    Ok(told.collect::<Vec<_>>().join(" "))
+    told.collect::<Vec<_>>().join(" ")
 }
 
 /// What a message's way took from stage to stage, by its own times in the ledger: of those planned within the last seconds.
