@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use domain::Reason;
 use events::{Job, Record as _};
 use futures::{StreamExt as _, stream};
 use jiff::SignedDuration;
 
 use crate::{
-    segmenter::{Stand, campaign, distinct, many},
+    segmenter::{Stand, campaign, contact, contacts, distinct, many},
     stage::{event, eventually},
     support::{bus, process::Process, tamtam::Installation},
 };
@@ -76,6 +77,50 @@ async fn each_crash_point_of_an_expansion_does_what_is_said_of_it() {
             assert_eq!(planned, i64::from(CONTACTS), "{point}");
         })
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_goes_on_knows_for_which_phones_somebody_speaks() {
+    let stand = Stand::new().await;
+    // The first chunk's phones again with the second's contacts, and each once more within its chunk.
+    let sharing: Vec<_> = (0..CONTACTS)
+        .map(|number| {
+            contact(
+                &format!("c{number:06}"),
+                Some(&format!("+262692{:06}", number % 100)),
+                "north",
+            )
+        })
+        .collect();
+    contacts(&stand.store, &sharing).await;
+    let id = stand.launch(campaign("region = \"north\"")).await;
+    dies(&stand, "expansion-after-plan").await;
+    let written = stand.store.campaign_phones(id).await.unwrap();
+    assert_eq!(written.len(), 100);
+    let next = stand.start();
+    eventually("all is on the bus", || async {
+        let now = stand.store.campaign_get(id).await.unwrap().unwrap();
+        now.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
+    })
+    .await;
+    next.stop().await;
+    let jobs: BTreeMap<String, Option<Reason>> = (stand.jobs().await.iter())
+        .map(|job| {
+            (
+                job.key.clone(),
+                Job::from_bytes(Job::KIND, &job.value).unwrap().suppress,
+            )
+        })
+        .collect();
+    assert_eq!(jobs.len() as u32, CONTACTS);
+    let (first, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|(contact, _)| contact.as_str() < "c000100");
+    assert!(first.iter().all(|(_, reason)| reason.is_none()), "{first:?}");
+    assert!(
+        others.iter().all(|(_, reason)| *reason == Some(Reason::DuplicatePhone)),
+        "{others:?}"
+    );
+    // Nobody asks any more.
+    assert!(stand.store.campaign_phones(id).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,6 +151,10 @@ impl fmt::Debug for Phone {
     }
 }
 
+/// A phone where many are held at once: the beginning of its hash. That any two of ten million have it in common is as likely
+/// as 1 in 10^15.
+pub type PhoneMark = [u8; 12];
+
 /// The key of the phone hash: what makes a phone a pseudonym that nobody without it can find by trying all numbers.
 #[derive(Clone)]
 pub struct PhoneKey(Hmac<Sha256>);
@@ -165,9 +169,18 @@ impl PhoneKey {
 
     /// HMAC-SHA-256 of the number in E.164: 32 bytes.
     pub fn hash(&self, phone: &Phone) -> Vec<u8> {
+        self.bytes(phone).to_vec()
+    }
+
+    pub fn mark(&self, phone: &Phone) -> PhoneMark {
+        let hash = self.bytes(phone);
+        std::array::from_fn(|place| hash[place])
+    }
+
+    fn bytes(&self, phone: &Phone) -> [u8; 32] {
         let mut mac = self.0.clone();
         mac.update(phone.0.as_bytes());
-        mac.finalize().into_bytes().to_vec()
+        mac.finalize().into_bytes().into()
     }
 }
 

@@ -86,9 +86,9 @@ const CHECKS: &[Check] = &[
         sql: "select c.id::text as id, format('planned %s, settled %s', c.planned, m.rows) as detail, count(*) over () as total,
                   array(select message_id::text from messages where campaign_id = c.id and state < 30
                         order by 1 limit $3) as messages,
-                  array(select p.contact_id from campaign_phones p
-                        where p.campaign_id = c.id and not exists (select from messages m
-                            where m.campaign_id = c.id and m.contact_id = p.contact_id)
+                  array(select contact from campaign_chunks k cross join unnest(k.contacts) as contact
+                        where k.campaign_id = c.id and not exists (select from messages m
+                            where m.campaign_id = c.id and m.contact_id = contact)
                         order by 1 limit $3) as contacts
               from campaigns c
               cross join lateral (select count(*) as rows from messages where campaign_id = c.id and state >= 30) m

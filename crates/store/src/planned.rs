@@ -1,11 +1,8 @@
 //! Messages that are planned for a contact and have no row in the ledger yet: they are on their way to whoever decides on
 //! them, and until then only what planned them knows of them.
 //!
-//! A trigger's decision is in `trigger_log`. Of a campaign there is the chunk that the contact falls in: its list, while the
-//! chunk's jobs are not on the bus; after that the list is gone, and the phone that the contact speaks for in the campaign
-//! (`campaign_phones`) says that it was among them. A contact whose job was suppressed from the start (a control group, no
-//! consent) speaks for none, so once its chunk is on the bus it is known again only when the renderer has written it down,
-//! moments later. What a system asked for directly has a row from the start.
+//! A trigger's decision is in `trigger_log`. Of a campaign there is the list of the chunk that the contact falls in. What a
+//! system asked for directly has a row from the start.
 
 use domain::{CampaignState, Cause, Reason};
 use jiff::{SignedDuration, Timestamp};
@@ -106,10 +103,6 @@ impl Store {
         since: Timestamp,
         limit: i64,
     ) -> Result<Vec<Planned>, StoreError> {
-        let phone_hash = match self.contact_get(contact_id).await?.and_then(|contact| contact.phone) {
-            Some(phone) => Some(self.phone_key().await?.hash(&phone)),
-            None => None,
-        };
         // A chunk is planned only while its campaign runs, and both are written then.
         let rows = sqlx::query(
             "select c.id, c.name, c.state, c.template, c.launched_at, c.deadline, k.planned_at, k.done_at,
@@ -118,15 +111,12 @@ impl Store {
              join campaign_chunks k on k.campaign_id = c.id and k.after_contact < $1 and k.last_contact >= $1
              where c.updated_at >= $2 and k.planned_at >= $2
                and not exists (select from messages m where m.contact_id = $1 and m.campaign_id = c.id)
-               and case when k.contacts is not null then $1 = any (k.contacts)
-                   else exists (select from campaign_phones p
-                                where p.campaign_id = c.id and p.phone_hash = $4 and p.contact_id = $1) end
+               and $1 = any (k.contacts)
              order by k.planned_at desc limit $3",
         )
         .bind(contact_id)
         .bind(At(since))
         .bind(limit)
-        .bind(phone_hash.as_deref())
         .fetch_all(&self.pool)
         .await?;
         rows.iter()

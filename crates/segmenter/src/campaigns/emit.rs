@@ -76,7 +76,7 @@ async fn once(work: Work) -> Result<bool, EmitError> {
     let Some(chunk) = tx.campaign_chunk_claim().await? else {
         return Ok(false);
     };
-    let records = jobs(&chunk, work.trace_sample);
+    let records = jobs(&chunk, work.trace_sample).await;
     let count = records.len() as u64;
     crash::point("expansion-before-append")?;
     match work.log.transactional() {
@@ -101,7 +101,7 @@ async fn once(work: Work) -> Result<bool, EmitError> {
 }
 
 /// `sample`: the share of them whose trace is sampled.
-fn jobs(chunk: &Chunk, sample: f64) -> Vec<NewRecord> {
+async fn jobs(chunk: &Chunk, sample: f64) -> Vec<NewRecord> {
     let campaign = &chunk.campaign;
     let cause = Cause::Campaign {
         campaign_id: campaign.id.to_string(),
@@ -121,26 +121,25 @@ fn jobs(chunk: &Chunk, sample: f64) -> Vec<NewRecord> {
         suppress: None,
         phone: None,
     };
-    chunk
-        .members
-        .iter()
-        .map(|member| {
-            let id = MessageId::derive(&cause, &member.contact_id);
-            job.message_id = id.0;
-            job.contact_id.clone_from(&member.contact_id);
-            job.suppress = member.suppress;
-            let id = id.to_string();
-            let trace = trace::begin("segmenter", &id, sample);
-            NewRecord::wrap(
-                Topic::Jobs,
-                &member.contact_id,
-                id,
-                chunk.planned_at,
-                Some(trace.traceparent()),
-                &job,
-            )
-        })
-        .collect()
+    let mut records = Vec::with_capacity(chunk.members.len());
+    for (place, member) in chunk.members.iter().enumerate() {
+        super::give_way(place).await;
+        let id = MessageId::derive(&cause, &member.contact_id);
+        job.message_id = id.0;
+        job.contact_id.clone_from(&member.contact_id);
+        job.suppress = member.suppress;
+        let id = id.to_string();
+        let trace = trace::begin("segmenter", &id, sample);
+        records.push(NewRecord::wrap(
+            Topic::Jobs,
+            &member.contact_id,
+            id,
+            chunk.planned_at,
+            Some(trace.traceparent()),
+            &job,
+        ));
+    }
+    records
 }
 
 /// What `{{ campaign.… }}` stands for: the campaign's own values, and its name where they do not say it. The deadline is
@@ -163,8 +162,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_chunk_gives_the_same_jobs_each_time() {
+    #[tokio::test]
+    async fn a_chunk_gives_the_same_jobs_each_time() {
         let at: Timestamp = "2026-06-01T10:00:00Z".parse().unwrap();
         let campaign = Campaign {
             id: uuid::Uuid::from_u128(7),
@@ -202,8 +201,8 @@ mod tests {
             planned_at: at,
             members: vec![member("1", None), member("2", Some(Reason::Budget))],
         };
-        let records = jobs(&chunk, 0.5);
-        assert_eq!(records, jobs(&chunk, 0.5));
+        let records = jobs(&chunk, 0.5).await;
+        assert_eq!(records, jobs(&chunk, 0.5).await);
         let ids: BTreeSet<String> = records
             .iter()
             .map(|record| Envelope::from_headers(&record.headers).unwrap().id)

@@ -178,7 +178,7 @@ async fn walk(work: Work, mut campaign: Campaign) -> Result<Ended, PlanError> {
     let now = campaign.launched_at.unwrap_or_else(|| work.clock.now());
     let prices = Prices::new(&work, &campaign, &expression, &named, now).await?;
     let purpose = prices.purpose.as_deref().unwrap_or(MARKETING);
-    let seen = Arc::new(Seen::new(campaign.chunks == 0));
+    let seen = Arc::new(Seen::new(work.store.campaign_phones(campaign.id).await?));
     // The walk sorts the whole audience before its first row: the beginning is asked for alone, and comes at once.
     if campaign.chunks == 0 {
         let first = work
@@ -276,16 +276,11 @@ async fn plan(
     prices: Prices,
     seen: Arc<Seen>,
 ) -> Result<Option<Campaign>, PlanError> {
-    let mut tx = work.store.begin().await?;
-    crash::point("expansion-before-plan")?;
-    if !tx.campaign_position_take(&campaign).await? {
-        return Ok(None);
-    }
     let mut members = Vec::with_capacity(page.len());
-    let mut phones: Vec<(usize, Phone)> = Vec::with_capacity(page.len());
-    let mut hashes = Vec::with_capacity(page.len());
-    let mut in_page: HashSet<String> = HashSet::with_capacity(page.len());
+    let mut speak_for = Vec::with_capacity(page.len());
+    let mut spent = 0;
     for (place, met) in page.into_iter().enumerate() {
+        super::give_way(place).await;
         let Met { id, phone, consents } = met;
         let control = is_control(&campaign, &id);
         let refuses = phone.is_some() && prices.purpose.is_some() && !consents;
@@ -296,13 +291,20 @@ async fn plan(
             (false, false) => None,
         };
         // One without a phone is the renderer's to suppress; one that gets nothing speaks for no phone.
-        if let Some(phone) = phone.filter(|_| suppress.is_none()) {
-            if in_page.insert(phone.clone()) {
-                let phone = Phone::from_e164(phone);
-                hashes.push(work.phone_key.hash(&phone));
-                phones.push((place, phone));
-            } else {
+        if let Some(phone) = phone.filter(|_| suppress.is_none()).map(Phone::from_e164) {
+            let mark = work.phone_key.mark(&phone);
+            if !seen.is_first(mark) {
                 suppress = Some(Reason::DuplicatePhone);
+            } else {
+                speak_for.push(mark);
+                if let Some(budget) = campaign.budget_micros {
+                    let cost = prices.of(&phone);
+                    if campaign.spent_micros + spent + cost > budget {
+                        suppress = Some(Reason::Budget);
+                    } else {
+                        spent += cost;
+                    }
+                }
             }
         }
         members.push(ChunkMember {
@@ -310,35 +312,13 @@ async fn plan(
             suppress,
         });
     }
-    let speakers: Vec<&str> = phones
-        .iter()
-        .map(|(place, _)| members[*place].contact_id.as_str())
-        .collect();
-    // Nobody else plans while the position is held, so what this walk has not met is not there.
-    let (mut met, mut fresh) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
-    for (hash, speaker) in hashes.iter().zip(speakers) {
-        let (phones, contacts) = if seen.met(hash) { &mut met } else { &mut fresh };
-        phones.push(hash.as_slice());
-        contacts.push(speaker);
-    }
-    tx.campaign_phones_add(campaign.id, &fresh.0, &fresh.1).await?;
-    let taken = tx.campaign_phones_take(campaign.id, &met.0, &met.1).await?;
-    let mut spent = 0;
-    for ((place, phone), hash) in phones.iter().zip(&hashes) {
-        let member = &mut members[*place];
-        if taken.contains(hash) {
-            member.suppress = Some(Reason::DuplicatePhone);
-        } else if let Some(budget) = campaign.budget_micros {
-            let cost = prices.of(phone);
-            if campaign.spent_micros + spent + cost > budget {
-                member.suppress = Some(Reason::Budget);
-            } else {
-                spent += cost;
-            }
-        }
-    }
     let now = work.clock.now();
-    if !tx.campaign_chunk_plan(&campaign, &members, spent, now).await? {
+    let mut tx = work.store.begin().await?;
+    crash::point("expansion-before-plan")?;
+    if !tx
+        .campaign_chunk_plan(&campaign, &members, &speak_for, spent, now)
+        .await?
+    {
         return Ok(None);
     }
     tx.commit().await?;

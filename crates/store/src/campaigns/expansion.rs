@@ -4,7 +4,9 @@
 //! its jobs appended, by whoever claims it. So the planned count is the number of distinct jobs that are ever emitted:
 //! a repeat after a crash emits the written list, whatever became of the contacts in between.
 
-use domain::{CampaignState, Reason};
+use std::collections::BTreeSet;
+
+use domain::{CampaignState, Reason, phone::PhoneMark};
 use jiff::Timestamp;
 use sqlx::Row;
 use uuid::Uuid;
@@ -90,6 +92,16 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
+    /// The phones that somebody speaks for in a campaign whose walk is not at its end.
+    pub async fn campaign_phones(&self, id: Uuid) -> Result<BTreeSet<PhoneMark>, StoreError> {
+        let chunks: Vec<Vec<u8>> =
+            sqlx::query_scalar("select phones from campaign_chunks where campaign_id = $1 and phones is not null")
+                .bind(id)
+                .fetch_all(&self.pool)
+                .await?;
+        Ok(chunks.iter().flat_map(|phones| phones.as_chunks().0).copied().collect())
+    }
+
     /// How many of a campaign's chunks are planned and not yet on the bus.
     pub async fn campaign_chunks_open(&self, id: Uuid) -> Result<i64, StoreError> {
         Ok(
@@ -102,12 +114,14 @@ impl Store {
 }
 
 impl Tx {
-    /// Writes a chunk down and moves the campaign's position. `false`: the campaign does not run any more, or somebody
-    /// else moved its position; nothing was written and the transaction is to be dropped.
+    /// Writes a chunk down, with the phones that its members speak for, and moves the campaign's position. `false`: the
+    /// campaign does not run any more, or somebody else moved its position; nothing was written and the transaction is to
+    /// be dropped.
     pub async fn campaign_chunk_plan(
         &mut self,
         campaign: &Campaign,
         members: &[ChunkMember],
+        phones: &[PhoneMark],
         spent_micros: i64,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -135,8 +149,9 @@ impl Tx {
             .map(|member| member.suppress.map(Reason::as_str))
             .collect();
         sqlx::query(
-            "insert into campaign_chunks (campaign_id, number, after_contact, last_contact, planned, contacts, reasons, planned_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "insert into campaign_chunks
+                 (campaign_id, number, after_contact, last_contact, planned, contacts, reasons, phones, planned_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(campaign.id)
         .bind(campaign.chunks)
@@ -145,82 +160,14 @@ impl Tx {
         .bind(members.len() as i32)
         .bind(&contacts)
         .bind(&reasons)
+        .bind(phones.as_flattened())
         .bind(At(now))
         .execute(&mut *self.inner)
         .await?;
         Ok(true)
     }
 
-    /// Takes the campaign where this walk left it, until the transaction's end: nobody else plans meanwhile. `false`: it
-    /// does not run any more, or somebody else moved its position.
-    pub async fn campaign_position_take(&mut self, campaign: &Campaign) -> Result<bool, StoreError> {
-        let there = sqlx::query(
-            "select from campaigns
-             where id = $1 and state = 'running' and expanded_at is null and after_contact = $2 and chunks = $3
-             for no key update",
-        )
-        .bind(campaign.id)
-        .bind(&campaign.after_contact)
-        .bind(campaign.chunks)
-        .fetch_optional(&mut *self.inner)
-        .await?;
-        Ok(there.is_some())
-    }
-
-    /// Phones (by hash) that nobody speaks for yet, taken by the contacts beside them; that they are free is known, and so
-    /// not looked for.
-    pub async fn campaign_phones_add(
-        &mut self,
-        campaign: Uuid,
-        hashes: &[&[u8]],
-        contacts: &[&str],
-    ) -> Result<(), StoreError> {
-        if hashes.is_empty() {
-            return Ok(());
-        }
-        sqlx::query(
-            "insert into campaign_phones (campaign_id, phone_hash, contact_id)
-             select $1, phone_hash, contact_id from unnest($2::bytea[], $3::text[]) as w (phone_hash, contact_id)
-             order by phone_hash",
-        )
-        .bind(campaign)
-        .bind(hashes)
-        .bind(contacts)
-        .execute(&mut *self.inner)
-        .await?;
-        Ok(())
-    }
-
-    /// Which of these phones (by hash) already have another contact that speaks for them; the others are taken by the
-    /// contact beside them. The phones of one call are distinct.
-    pub async fn campaign_phones_take(
-        &mut self,
-        campaign: Uuid,
-        hashes: &[&[u8]],
-        contacts: &[&str],
-    ) -> Result<std::collections::HashSet<Vec<u8>>, StoreError> {
-        if hashes.is_empty() {
-            return Ok(std::collections::HashSet::new());
-        }
-        let taken: Vec<Vec<u8>> = sqlx::query_scalar(
-            "with wanted as (
-                 select * from unnest($2::bytea[], $3::text[]) as w (phone_hash, contact_id)
-             ), new as (
-                 insert into campaign_phones (campaign_id, phone_hash, contact_id)
-                 select $1, phone_hash, contact_id from wanted
-                 on conflict do nothing returning phone_hash
-             )
-             select phone_hash from wanted where not exists (select from new where new.phone_hash = wanted.phone_hash)",
-        )
-        .bind(campaign)
-        .bind(hashes)
-        .bind(contacts)
-        .fetch_all(&mut *self.inner)
-        .await?;
-        Ok(taken.into_iter().collect())
-    }
-
-    /// The walk is at its end.
+    /// The walk is at its end, and who speaks for a phone is asked no more.
     pub async fn campaign_expanded(&mut self, campaign: &Campaign, now: Timestamp) -> Result<bool, StoreError> {
         let done = sqlx::query(
             "update campaigns set expanded_at = $3, updated_at = $3
@@ -231,7 +178,14 @@ impl Tx {
         .bind(At(now))
         .execute(&mut *self.inner)
         .await?;
-        Ok(done.rows_affected() == 1)
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        sqlx::query("update campaign_chunks set phones = null where campaign_id = $1")
+            .bind(campaign.id)
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(true)
     }
 
     /// Claims the oldest chunk whose jobs are not on the bus, of a campaign that runs (or was cancelled: its planned
@@ -279,16 +233,14 @@ impl Tx {
         }))
     }
 
-    /// The chunk's jobs are on the bus; its list of contacts is let go.
+    /// The chunk's jobs are on the bus.
     pub async fn campaign_chunk_done(&mut self, chunk: &Chunk, now: Timestamp) -> Result<(), StoreError> {
-        sqlx::query(
-            "update campaign_chunks set done_at = $3, contacts = null, reasons = null where campaign_id = $1 and number = $2",
-        )
-        .bind(chunk.campaign.id)
-        .bind(chunk.number)
-        .bind(At(now))
-        .execute(&mut *self.inner)
-        .await?;
+        sqlx::query("update campaign_chunks set done_at = $3 where campaign_id = $1 and number = $2")
+            .bind(chunk.campaign.id)
+            .bind(chunk.number)
+            .bind(At(now))
+            .execute(&mut *self.inner)
+            .await?;
         Ok(())
     }
 
