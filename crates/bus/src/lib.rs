@@ -18,7 +18,7 @@ mod postgres;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use events::{Envelope, Header, Record, Topic};
+use events::{Header, Record, Topic};
 use jiff::Timestamp;
 
 pub use config::{BusConfig, KafkaConfig, PostgresConfig, open};
@@ -53,18 +53,17 @@ impl NewRecord {
         trace: Option<&str>,
         record: &R,
     ) -> Self {
-        let envelope = Envelope {
-            id,
-            source: "tamtam".into(),
-            kind: R::KIND.into(),
-            time: Some(time),
-            subject: Some(key.into()),
-            traceparent: trace.map(str::to_owned),
-        };
         NewRecord {
             topic,
             key: key.into(),
-            headers: envelope.into_headers(),
+            headers: events::headers(
+                id.into(),
+                "tamtam".into(),
+                R::KIND.into(),
+                Some(time),
+                Some(key.to_owned().into()),
+                trace.map(|trace| trace.to_owned().into()),
+            ),
             value: record.to_bytes(),
         }
     }

@@ -289,7 +289,7 @@ async fn in_ledger(core: &Core, batch: &[Work], tx: &mut store::Tx) -> Result<Wr
     let now = core.clock.now();
     let mut written = Written::default();
     let mut verdicts = Vec::new();
-    let mut outcomes = Vec::new();
+    let mut outcomes = Vec::with_capacity(batch.len());
     for work in batch {
         match work {
             Work::Item(item, Ending::Verdict { state, reason, .. }) => {

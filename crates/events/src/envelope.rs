@@ -57,26 +57,45 @@ pub enum EnvelopeError {
     Time,
 }
 
+/// An envelope's headers, without one being made: what is static stays so.
+pub fn headers(
+    id: Text,
+    source: Text,
+    kind: Text,
+    time: Option<Timestamp>,
+    subject: Option<Text>,
+    traceparent: Option<Text>,
+) -> Vec<Header> {
+    let mut headers: Vec<Header> = Vec::with_capacity(8);
+    headers.extend([
+        ("ce_specversion".into(), "1.0".into()),
+        ("ce_id".into(), id),
+        ("ce_source".into(), source),
+        ("ce_type".into(), kind),
+    ]);
+    if let Some(time) = time {
+        headers.push(("ce_time".into(), time.to_string().into()));
+    }
+    if let Some(subject) = subject {
+        headers.push(("ce_subject".into(), subject));
+    }
+    headers.push(("content-type".into(), "application/json".into()));
+    if let Some(traceparent) = traceparent {
+        headers.push(("traceparent".into(), traceparent));
+    }
+    headers
+}
+
 impl Envelope {
     pub fn into_headers(self) -> Vec<Header> {
-        let mut headers: Vec<Header> = Vec::with_capacity(8);
-        headers.extend([
-            ("ce_specversion".into(), "1.0".into()),
-            ("ce_id".into(), self.id.into()),
-            ("ce_source".into(), self.source.into()),
-            ("ce_type".into(), self.kind.into()),
-        ]);
-        if let Some(time) = self.time {
-            headers.push(("ce_time".into(), time.to_string().into()));
-        }
-        if let Some(subject) = self.subject {
-            headers.push(("ce_subject".into(), subject.into()));
-        }
-        headers.push(("content-type".into(), "application/json".into()));
-        if let Some(traceparent) = self.traceparent {
-            headers.push(("traceparent".into(), traceparent.into()));
-        }
-        headers
+        headers(
+            self.id.into(),
+            self.source.into(),
+            self.kind.into(),
+            self.time,
+            self.subject.map(Text::from),
+            self.traceparent.map(Text::from),
+        )
     }
 
     pub fn from_headers(headers: &[Header]) -> Result<Envelope, EnvelopeError> {

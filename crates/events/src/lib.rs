@@ -11,7 +11,7 @@ mod golden;
 pub mod record;
 pub mod topic;
 
-pub use envelope::{Envelope, EnvelopeError, Header, Text, text};
+pub use envelope::{Envelope, EnvelopeError, Header, Text, headers, text};
 pub use record::{
     BusinessEvent, Callback, Click, DeadLetter, Inbound, Job, Outbound, Receipt, Record, RecordError, Timer,
 };

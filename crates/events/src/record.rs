@@ -10,14 +10,20 @@ use uuid::Uuid;
 
 use crate::{Header, contract};
 
+/// Hardly a record takes more: what is written does not have to grow, which would copy it three times.
+const USUAL_BYTES: usize = 1024;
+
 /// A record with a schema of its own: what its `ce_type` is, and how it is read and written.
 pub trait Record: Serialize + DeserializeOwned {
     /// `tamtam.NAME.vN`
     const KIND: &'static str;
 
     fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
         // A record's fields are plain data: serialization to memory has nothing that could fail.
-        serde_json::to_vec(self).unwrap_or_default()
+        let _ = serde_json::to_writer(&mut bytes, self);
+        bytes.shrink_to_fit();
+        bytes
     }
 
     /// Reads a record of `kind`; a version that is not ours is refused, not guessed.

@@ -167,7 +167,9 @@ async fn columns(catalog: &Catalog, records: &[NewRecord]) -> Result<Columns, Bu
     let mut known = BTreeMap::new();
     let mut slots: BTreeMap<(i16, u32), usize> = BTreeMap::new();
     let mut columns = Columns::default();
-    let mut open: Vec<Body> = Vec::new();
+    // Of each record its slot, and what the records of a slot take.
+    let mut places = Vec::with_capacity(records.len());
+    let mut rooms: Vec<usize> = Vec::new();
     for record in records {
         let topic = match known.get(&record.topic) {
             Some(topic) => *topic,
@@ -182,13 +184,18 @@ async fn columns(catalog: &Catalog, records: &[NewRecord]) -> Result<Columns, Bu
             columns.topics.push(topic.id);
             columns.partitions.push(partition.cast_signed());
             columns.counts.push(0);
-            open.push(Body::new());
-            open.len() - 1
+            rooms.push(0);
+            rooms.len() - 1
         });
+        rooms[slot] += Body::room_for(record);
+        places.push(slot);
+    }
+    let mut open: Vec<Body> = rooms.iter().copied().map(Body::new).collect();
+    for (record, slot) in records.iter().zip(places) {
         columns.counts[slot] += 1;
         open[slot].push(record);
         if open[slot].is_full() {
-            let full = std::mem::replace(&mut open[slot], Body::new());
+            let full = std::mem::replace(&mut open[slot], Body::new(0));
             columns.close(slot, full);
         }
     }

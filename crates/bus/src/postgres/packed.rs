@@ -5,9 +5,10 @@
 //! (`["name", "value", "name", "value", …]`, JSON) and its value, each after its length in bytes as four bytes, the most
 //! first. Records of a batch are much alike, so they shrink to a quarter.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::RefCell};
 
 use events::Header;
+use lz4_flex::block;
 
 use crate::{NewRecord, StoredRecord};
 
@@ -19,6 +20,22 @@ const LEAST: usize = 512;
 const PLAIN: u8 = 0;
 const LZ4: u8 = 1;
 
+thread_local! {
+    /// Where bodies are packed and unpacked: room of a megabyte that is asked for each time comes as fresh pages from the
+    /// kernel, which costs more than the packing.
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends room for so many bytes, which hold anything.
+fn with_room<T>(bytes: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
+    ROOM.with_borrow_mut(|room| {
+        if room.len() < bytes {
+            room.resize(bytes, 0);
+        }
+        work(&mut room[..bytes])
+    })
+}
+
 /// Records that go into one row.
 #[derive(Debug)]
 pub(super) struct Body {
@@ -27,11 +44,18 @@ pub(super) struct Body {
 }
 
 impl Body {
-    pub fn new() -> Body {
+    /// For records that take so much, if it is to hold as many.
+    pub fn new(bytes: usize) -> Body {
         Body {
             records: 0,
-            records_bytes: Vec::new(),
+            records_bytes: Vec::with_capacity(bytes.min(BODY_BYTES)),
         }
+    }
+
+    /// What a record takes in a body, to a few bytes.
+    pub fn room_for(record: &NewRecord) -> usize {
+        // Three lengths; of each header four quotes and two commas.
+        12 + record.size() + 6 * record.headers.len()
     }
 
     pub fn is_full(&self) -> bool {
@@ -54,21 +78,16 @@ impl Body {
 
     pub fn pack(self) -> Vec<u8> {
         let plain = self.records_bytes;
-        if plain.len() >= LEAST {
-            let packed = lz4_flex::block::compress_prepend_size(&plain);
-            if packed.len() < plain.len() {
-                return prefixed(LZ4, &packed);
-            }
-        }
-        prefixed(PLAIN, &plain)
+        let length = u32::try_from(plain.len()).ok().filter(|_| plain.len() >= LEAST);
+        let packed = length.and_then(|length| {
+            with_room(block::get_maximum_output_size(plain.len()), |room| {
+                let packed = block::compress_into(&plain, room).ok()?;
+                let packed = room.get(..packed).filter(|packed| 4 + packed.len() < plain.len())?;
+                Some([&[LZ4], &length.to_le_bytes()[..], packed].concat())
+            })
+        });
+        packed.unwrap_or_else(|| [&[PLAIN], &plain[..]].concat())
     }
-}
-
-fn prefixed(kind: u8, rest: &[u8]) -> Vec<u8> {
-    let mut body = Vec::with_capacity(1 + rest.len());
-    body.push(kind);
-    body.extend_from_slice(rest);
-    body
 }
 
 /// What `write` appends, after its length.
@@ -84,12 +103,24 @@ fn put(to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 /// A row's records from offset `from` on. `None`: the body is none of ours.
 pub(super) fn unpack(row: &Row<'_>, from: i64) -> Option<Vec<StoredRecord>> {
     let (kind, rest) = row.body.split_first()?;
-    let plain = match *kind {
-        PLAIN => Cow::Borrowed(rest),
-        LZ4 => Cow::Owned(lz4_flex::block::decompress_size_prepended(rest).ok()?),
-        _ => return None,
-    };
-    let mut rest = &plain[..];
+    match *kind {
+        PLAIN => unpack_plain(row, rest, from),
+        LZ4 => {
+            let (length, packed) = block::uncompressed_size(rest).ok()?;
+            // LZ4 makes of a byte 255 at most: one that says more is none of ours, and gets no room.
+            if length / 255 > packed.len() {
+                return None;
+            }
+            with_room(length, |room| {
+                let length = block::decompress_into(packed, room).ok()?;
+                unpack_plain(row, room.get(..length)?, from)
+            })
+        }
+        _ => None,
+    }
+}
+
+fn unpack_plain(row: &Row<'_>, mut rest: &[u8], from: i64) -> Option<Vec<StoredRecord>> {
     let first = row.last_offset - i64::from(row.records) + 1;
     let mut records = Vec::with_capacity(usize::try_from(row.last_offset - from.max(first) + 1).ok()?);
     for offset in first..=row.last_offset {
@@ -171,7 +202,7 @@ mod tests {
     }
 
     fn packed(records: &[NewRecord]) -> Vec<u8> {
-        let mut body = Body::new();
+        let mut body = Body::new(0);
         records.iter().for_each(|record| body.push(record));
         assert_eq!(body.records, records.len());
         body.pack()
@@ -249,5 +280,7 @@ mod tests {
         }
         assert!(unpack(&row(&body, 2), 0).is_none(), "it holds one");
         assert!(unpack(&row(&[2, 0], 1), 0).is_none(), "kept in another way");
+        let huge = [&[LZ4], &u32::MAX.to_le_bytes()[..], &[0; 100]].concat();
+        assert!(unpack(&row(&huge, 1), 0).is_none(), "no hundred bytes unpack to 4 GiB");
     }
 }

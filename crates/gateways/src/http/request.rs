@@ -13,6 +13,7 @@ use hyper::{
 };
 use jiff::Timestamp;
 use resources::gateway::{Auth, Format, Http, Method, Placeholders};
+use serde::Serializer as _;
 use sha1::{Digest as _, Sha1};
 use url::{Position, Url};
 
@@ -20,6 +21,8 @@ use crate::Submission;
 
 /// How long a message is worth delivering where it has no deadline of its own.
 const LONGEST_MINUTES: i64 = 2 * 24 * 60;
+/// Hardly a body is longer, so it does not have to grow.
+const USUAL_BYTES: usize = 512;
 
 pub(super) struct Writer {
     method: hyper::Method,
@@ -145,9 +148,10 @@ impl Writer {
                 .extend_pairs(fields())
                 .finish(),
             (Some(Format::Json), None) => {
-                let object: serde_json::Map<String, serde_json::Value> =
-                    fields().map(|(name, text)| (name.clone(), text.into())).collect();
-                serde_json::to_string(&object).map_err(|_| Unwritable)?
+                let mut object = Vec::with_capacity(USUAL_BYTES);
+                let mut to = serde_json::Serializer::new(&mut object);
+                to.collect_map(fields()).map_err(|_| Unwritable)?;
+                String::from_utf8(object).map_err(|_| Unwritable)?
             }
         })
     }

@@ -161,7 +161,8 @@ impl Tx {
         let repeated: HashSet<Uuid> = (outcomes.iter())
             .filter_map(|outcome| (!seen.insert(outcome.message_id)).then_some(outcome.message_id))
             .collect();
-        let (mut places, mut after) = (Vec::new(), Vec::new());
+        let mut places = Vec::with_capacity(outcomes.len());
+        let mut after = Vec::with_capacity(outcomes.len());
         for (place, outcome) in outcomes.iter().enumerate() {
             let Some(row) = outcome
                 .accepted_claim()
