@@ -3,7 +3,7 @@
 //! `TAMTAM_LOAD_BACKLOG=1000000` measures with a million; the small default keeps the test quick. The times are told and not
 //! asserted: they are this machine's. `docs/reliability.md` has a quiet machine's.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, ops::Range, time::Duration};
 
 use domain::Class;
 use jiff::Timestamp;
@@ -20,7 +20,14 @@ use crate::{
 
 const RATE: u32 = 500;
 const SAMPLES: usize = 200;
+/// So much of the backlog is there whenever a transactional message is sent, however long these take: ten seconds of it.
+const AHEAD: usize = 10 * RATE as usize;
 const MEMORY_KIB: u64 = 128 * 1_024;
+
+async fn grow(stand: &Stand, numbers: Range<usize>) {
+    let records: Vec<_> = numbers.map(|number| outbound(number, Class::Marketing)).collect();
+    stand.append(&records).await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_backlog_costs_little_memory_and_transactional_messages_go_past_it() {
@@ -37,10 +44,7 @@ async fn a_long_backlog_costs_little_memory_and_transactional_messages_go_past_i
     ))
     .await;
     for first in (0..backlog).step_by(5_000) {
-        let records: Vec<_> = (first..backlog.min(first + 5_000))
-            .map(|number| outbound(number, Class::Marketing))
-            .collect();
-        stand.append(&records).await;
+        grow(&stand, first..backlog.min(first + 5_000)).await;
     }
     let directory = tempfile::tempdir().unwrap();
     let environment = stand.environment().into_iter().collect();
@@ -55,7 +59,13 @@ async fn a_long_backlog_costs_little_memory_and_transactional_messages_go_past_i
     })
     .await;
     let mut sent: HashMap<Uuid, Timestamp> = HashMap::new();
+    let mut backlog = backlog;
     for number in 0..SAMPLES {
+        let behind = simulator.stats().await.distinct as usize;
+        if backlog < behind + AHEAD {
+            grow(&stand, backlog..behind + AHEAD + AHEAD / 2).await;
+            backlog = behind + AHEAD + AHEAD / 2;
+        }
         let order = outbound(number, Class::Transactional);
         sent.insert(order.message_id, Timestamp::now());
         stand.append(std::slice::from_ref(&order)).await;
