@@ -62,11 +62,7 @@ async fn each_crash_point_of_an_expansion_does_what_is_said_of_it() {
             let id = stand.launch(campaign("region = \"north\"")).await;
             dies(&stand, point).await;
             let next = stand.start();
-            eventually("all is on the bus", || async {
-                let now = stand.store.campaign_get(id).await.unwrap().unwrap();
-                now.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
-            })
-            .await;
+            stand.on_the_bus(id).await;
             next.stop().await;
             let jobs = stand.jobs().await;
             assert_eq!(distinct(&jobs).len() as u32, CONTACTS, "{point}");
@@ -98,11 +94,7 @@ async fn whoever_goes_on_knows_for_which_phones_somebody_speaks() {
     let written = stand.store.campaign_phones(id).await.unwrap();
     assert_eq!(written.len(), 100);
     let next = stand.start();
-    eventually("all is on the bus", || async {
-        let now = stand.store.campaign_get(id).await.unwrap().unwrap();
-        now.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
-    })
-    .await;
+    stand.on_the_bus(id).await;
     next.stop().await;
     let jobs: BTreeMap<String, Option<Reason>> = (stand.jobs().await.iter())
         .map(|job| {
@@ -196,10 +188,7 @@ async fn a_segmenter_that_is_killed_during_an_expansion_is_taken_over() {
     });
     tokio::time::timeout(TAKEN_OVER, goes_on).await.unwrap();
     println!("taken over {:?} after the kill", killed.elapsed());
-    eventually("all is on the bus", || async {
-        campaign().await.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
-    })
-    .await;
+    stand.on_the_bus(id).await;
     two.stop().await;
     let jobs = stand.jobs().await;
     assert_eq!(distinct(&jobs).len() as u32, MANY);

@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use crate::{
     segmenter::{Stand, apply, campaign, contact, contacts},
-    stage::eventually,
     support::database::database,
 };
 
@@ -103,11 +102,7 @@ async fn a_budget_is_reckoned_with_the_campaigns_name() {
     new.budget_micros = Some(10 * 2 * 50_000);
     let id = stand.launch(new).await;
     let process = stand.start();
-    eventually("all is on the bus", || async {
-        let now = stand.store.campaign_get(id).await.unwrap().unwrap();
-        now.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
-    })
-    .await;
+    stand.on_the_bus(id).await;
     process.stop().await;
     let jobs = stand.jobs().await;
     let within = jobs

@@ -472,6 +472,15 @@ impl Stand {
         records(&*self.log, Topic::Jobs).await
     }
 
+    /// Waits until the campaign is expanded and all its jobs are there.
+    pub async fn on_the_bus(&self, id: Uuid) {
+        eventually("all is on the bus", || async {
+            let now = self.store.campaign_get(id).await.unwrap().unwrap();
+            now.expanded_at.is_some() && self.store.campaign_chunks_open(id).await.unwrap() == 0
+        })
+        .await;
+    }
+
     pub async fn waiting(&self) -> i64 {
         self.store.deferred_count().await.unwrap().0
     }
@@ -628,11 +637,7 @@ async fn an_expansion_that_is_killed_again_and_again_reaches_each_contact_exactl
     }
     // Two replicas finish it.
     let (one, two) = (stand.start(), stand.start());
-    eventually("it is expanded", || async { state().await.expanded_at.is_some() }).await;
-    eventually("all is on the bus", || async {
-        stand.store.campaign_chunks_open(id).await.unwrap() == 0
-    })
-    .await;
+    stand.on_the_bus(id).await;
     one.stop().await;
     two.stop().await;
     let jobs = stand.jobs().await;
@@ -672,10 +677,7 @@ async fn pausing_stops_the_expansion_and_resuming_goes_on_where_it_was() {
         })
         .await;
     }
-    eventually("all is on the bus", || async {
-        state().await.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
-    })
-    .await;
+    stand.on_the_bus(id).await;
     process.stop().await;
     assert_eq!(distinct(&stand.jobs().await).len() as u32, CONTACTS);
     assert_eq!(state().await.planned, i64::from(CONTACTS));
@@ -701,11 +703,7 @@ async fn shared_phones_the_control_group_and_the_budget_are_suppressed_with_thei
     new.budget_micros = Some(100 * 50_000);
     let id = stand.launch(new).await;
     let process = stand.start();
-    eventually("all is on the bus", || async {
-        let now = stand.store.campaign_get(id).await.unwrap().unwrap();
-        now.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
-    })
-    .await;
+    stand.on_the_bus(id).await;
     process.stop().await;
     let mut jobs: BTreeMap<String, Job> = BTreeMap::new();
     for record in stand.jobs().await {
@@ -758,11 +756,7 @@ async fn who_does_not_consent_keeps_nobody_else_from_a_shared_phone() {
     contacts(&stand.store, &changes).await;
     let id = stand.launch(campaign("region = \"north\"")).await;
     let process = stand.start();
-    eventually("all is on the bus", || async {
-        let now = stand.store.campaign_get(id).await.unwrap().unwrap();
-        now.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
-    })
-    .await;
+    stand.on_the_bus(id).await;
     process.stop().await;
     let jobs: BTreeMap<String, Option<Reason>> = stand
         .jobs()
@@ -816,10 +810,7 @@ async fn a_campaign_paused_killed_and_resumed_ten_times_writes_to_each_contact_o
         })
         .await;
     }
-    eventually("all is on the bus", || async {
-        state().await.expanded_at.is_some() && stand.store.campaign_chunks_open(id).await.unwrap() == 0
-    })
-    .await;
+    stand.on_the_bus(id).await;
     process.stop().await;
     let jobs = stand.jobs().await;
     let contacts: HashSet<&str> = jobs.iter().map(|job| job.key.as_str()).collect();
