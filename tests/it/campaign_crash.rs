@@ -9,7 +9,7 @@ use std::{
 use domain::Reason;
 use events::{Job, Record as _};
 use futures::{StreamExt as _, stream};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     segmenter::{Stand, campaign, contact, contacts, distinct, many},
@@ -113,6 +113,27 @@ async fn whoever_goes_on_knows_for_which_phones_somebody_speaks() {
     );
     // Nobody asks any more.
     assert!(stand.store.campaign_phones(id).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_campaigns_walk_leaves_no_phone_behind() {
+    let stand = Stand::new().await;
+    let someone = contact("c1", Some("+262692000001"), "north");
+    contacts(&stand.store, &[someone]).await;
+    let id = stand.launch(campaign("region = \"north\"")).await;
+    dies(&stand, "expansion-after-plan").await;
+    assert_eq!(stand.store.campaign_phones(id).await.unwrap().len(), 1);
+    let mut tx = stand.store.begin().await.unwrap();
+    tx.campaign_cancel(id, "ana", Timestamp::now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let next = stand.start();
+    eventually("its phones are forgotten", || async {
+        stand.store.campaign_phones(id).await.unwrap().is_empty()
+    })
+    .await;
+    // What was planned goes down the pipeline, to be cancelled there.
+    eventually("its job is on the bus", || async { stand.jobs().await.len() == 1 }).await;
+    next.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

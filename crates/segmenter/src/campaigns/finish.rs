@@ -1,4 +1,5 @@
-//! Finishes campaigns: expanded, every chunk on the bus, and no message on its way.
+//! Finishes campaigns: expanded, every chunk on the bus, and no message on its way. What a walk keeps for itself goes when it
+//! is at its end; of cancelled campaigns, which never come there, it is cleared away here.
 //!
 //! Counting a large campaign's messages takes a while, so the next count waits the longer, the longer the last one took.
 
@@ -40,6 +41,7 @@ pub(super) async fn run(work: Work) {
 }
 
 async fn look(work: &Work, next: &mut HashMap<Uuid, Instant>) -> Result<(), StoreError> {
+    work.store.campaign_phones_forget().await?;
     let campaigns = work.store.campaigns_expanded().await?;
     next.retain(|id, _| campaigns.iter().any(|campaign| campaign.id == *id));
     for campaign in campaigns {

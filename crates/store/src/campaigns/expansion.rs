@@ -102,6 +102,18 @@ impl Store {
         Ok(chunks.iter().flat_map(|phones| phones.as_chunks().0).copied().collect())
     }
 
+    /// Forgets the phones of cancelled campaigns, whose walk never comes to its end. Not done by whoever cancels, who would
+    /// wait for a chunk whose jobs are just being appended.
+    pub async fn campaign_phones_forget(&self) -> Result<(), StoreError> {
+        sqlx::query(
+            "update campaign_chunks k set phones = null from campaigns c
+             where k.phones is not null and c.id = k.campaign_id and c.state = 'cancelled'",
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// How many of a campaign's chunks are planned and not yet on the bus.
     pub async fn campaign_chunks_open(&self, id: Uuid) -> Result<i64, StoreError> {
         Ok(
