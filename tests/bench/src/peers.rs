@@ -44,8 +44,9 @@ pub async fn run(common: &Common, listmonk: Option<&Path>) -> Result<()> {
     let mut runs = Vec::new();
     for number in 1..=common.runs {
         report::say(&format!("run {number} of {}", common.runs));
-        let mut figures = others(common, listmonk).await?;
+        let mut figures = others(common).await?;
         tamtam(common, &mut figures).await?;
+        campaigns_beside_each_other(common, listmonk, number, &mut figures).await?;
         say(&figures);
         runs.push(figures);
     }
@@ -71,11 +72,7 @@ pub async fn campaigns(common: &Common, listmonk: Option<&Path>) -> Result<()> {
     for number in 1..=common.runs {
         report::say(&format!("run {number} of {}", common.runs));
         let mut figures = Figures::new();
-        if let Some(source) = listmonk {
-            let stand = beside(common).await?;
-            campaign_of_listmonk(common, &stand, source, &mut figures).await?;
-        }
-        campaigns_of_tamtam(common, &mut figures).await?;
+        campaigns_beside_each_other(common, listmonk, number, &mut figures).await?;
         say(&figures);
         runs.push(figures);
     }
@@ -114,7 +111,7 @@ fn database(stand: &Stand) -> Result<&str> {
 }
 
 /// The peers, each to a simulator of a stand that runs nothing else.
-async fn others(common: &Common, listmonk: Option<&Path>) -> Result<Figures> {
+async fn others(common: &Common) -> Result<Figures> {
     let stand = beside(common).await?;
     let mut figures = Figures::new();
     for (name, store, messages, batch) in [
@@ -166,9 +163,6 @@ async fn others(common: &Common, listmonk: Option<&Path>) -> Result<Figures> {
         "sender",
         driven(&stand, &script("sender.py"), &[&gateway, &number], count).await?,
     );
-    if let Some(source) = listmonk {
-        campaign_of_listmonk(common, &stand, source, &mut figures).await?;
-    }
 
     put(
         &mut figures,
@@ -204,6 +198,25 @@ async fn tamtam(common: &Common, figures: &mut Figures) -> Result<()> {
     }
     let run = crate::stages::dispatcher(common, "smpp").await?;
     put(figures, "tamtam_dispatcher", run);
+    Ok(())
+}
+
+/// Listmonk's campaign and tamtam's, in every second run the other way round: a machine that becomes slower or quicker within
+/// a run is then no one's gain.
+async fn campaigns_beside_each_other(
+    common: &Common,
+    listmonk: Option<&Path>,
+    number: u32,
+    figures: &mut Figures,
+) -> Result<()> {
+    let Some(source) = listmonk else {
+        return campaigns_of_tamtam(common, figures).await;
+    };
+    if number.is_multiple_of(2) {
+        campaigns_of_tamtam(common, figures).await?;
+        return campaign_of_listmonk(common, source, figures).await;
+    }
+    campaign_of_listmonk(common, source, figures).await?;
     campaigns_of_tamtam(common, figures).await
 }
 
@@ -231,16 +244,16 @@ async fn campaigns_of_tamtam(common: &Common, figures: &mut Figures) -> Result<(
 }
 
 /// A campaign of the same size: from its launch over listmonk's API to the last message, and the most memory it had.
-async fn campaign_of_listmonk(common: &Common, stand: &Stand, source: &Path, figures: &mut Figures) -> Result<()> {
-    stand.simulator.reset().await?;
+async fn campaign_of_listmonk(common: &Common, source: &Path, figures: &mut Figures) -> Result<()> {
+    let stand = beside(common).await?;
     let recipients = common.scaled(CAMPAIGN);
     let gateway = format!("{}/listmonk/messages", stand.http()?);
     let (source, number) = (source.display().to_string(), recipients.to_string());
-    let peer = Peer::start(&script("listmonk.py"), &[&source, database(stand)?, &gateway, &number]).await?;
+    let peer = Peer::start(&script("listmonk.py"), &[&source, database(&stand)?, &gateway, &number]).await?;
     let begun = Instant::now();
     let pid = peer.line.strip_prefix("go ").and_then(|pid| pid.parse().ok());
     let pid = pid.with_context(|| format!("listmonk.py said `{}`", peer.line))?;
-    put(figures, "listmonk_campaign", arrived(stand, recipients, begun).await?);
+    put(figures, "listmonk_campaign", arrived(&stand, recipients, begun).await?);
     put(figures, "listmonk_campaign_memory_mib", machine::peak_mib(pid));
     peer.stop().await;
     let text = stand.simulator.first().await?.map(|first| first.text);
