@@ -12,7 +12,7 @@ use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    segmenter::{Stand, campaign, contact, contacts, distinct, many},
+    segmenter_stand::{Stand, campaign, contact, contacts, distinct, many},
     stage::{event, eventually},
     support::{bus, process::Process, tamtam::Installation},
 };

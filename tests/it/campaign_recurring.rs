@@ -1,13 +1,14 @@
-//! A recurring campaign and its occurrences, and what a budget is reckoned with.
+//! When campaigns start, a recurring one and its occurrences, and what a budget is reckoned with.
 
 use domain::{CampaignState, Reason};
 use events::{Job, Record as _};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use store::Store;
 use uuid::Uuid;
 
 use crate::{
-    segmenter::{Stand, apply, campaign, contact, contacts},
+    segmenter_stand::{Stand, apply, campaign, contact, contacts},
+    stage::eventually,
     support::database::database,
 };
 
@@ -111,4 +112,47 @@ async fn a_budget_is_reckoned_with_the_campaigns_name() {
         .filter(|job| job.suppress != Some(Reason::Budget))
         .count();
     assert_eq!(within, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn campaigns_start_at_their_time_recur_and_finish() {
+    let stand = Stand::new().await;
+    let process = stand.start();
+    // Nobody matches: started at its time, it is over at once.
+    let mut new = campaign("region = \"nowhere\"");
+    new.at = Some(Timestamp::now() + SignedDuration::from_millis(1_500));
+    let id = stand.launch(new).await;
+    let state = |id| {
+        let store = stand.store.clone();
+        async move { store.campaign_get(id).await.unwrap().unwrap().state }
+    };
+    assert_eq!(state(id).await, CampaignState::Scheduled);
+    eventually("it is finished", || async {
+        state(id).await == CampaignState::Finished
+    })
+    .await;
+
+    let mut recurring = campaign("region = \"nowhere\"");
+    recurring.id = Uuid::from_u128(recurring.id.as_u128() + 1);
+    recurring.recurring = Some("* * * * *".into());
+    let parent = stand.launch(recurring).await;
+    eventually("it has a next time", || async {
+        stand.store.campaign_get(parent).await.unwrap().unwrap().at.is_some()
+    })
+    .await;
+    // Rather than wait for the minute, move the time to the last one.
+    let minute = Timestamp::from_second(Timestamp::now().as_second() / 60 * 60).unwrap();
+    let mut tx = stand.store.begin().await.unwrap();
+    tx.campaign_reschedule(parent, minute, Timestamp::now()).await.unwrap();
+    tx.commit().await.unwrap();
+    eventually("an occurrence was made and is over", || async {
+        let all = stand.store.campaign_list(None, 100).await.unwrap();
+        all.iter()
+            .any(|campaign| campaign.parent_id == Some(parent) && campaign.state == CampaignState::Finished)
+    })
+    .await;
+    let parent = stand.store.campaign_get(parent).await.unwrap().unwrap();
+    assert_eq!(parent.state, CampaignState::Scheduled);
+    assert!(parent.at.is_some_and(|at| at > minute));
+    process.stop().await;
 }

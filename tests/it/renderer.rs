@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    segmenter::apply,
+    segmenter_stand::apply,
     support::{bus, campaign::drafted, database::database},
 };
 
