@@ -214,11 +214,18 @@ impl<'a> ReceiptText<'a> {
 
 /// Where a key begins as a word of its own.
 fn find(text: &str, key: &str) -> Option<usize> {
+    let (bytes, key) = (text.as_bytes(), key.as_bytes());
     let is_word = |at: usize| !text[..at].ends_with(|before: char| before.is_alphanumeric());
-    // Keys are ASCII, so what equals one begins where a character does.
-    (text.as_bytes().windows(key.len()).zip(0..))
-        .find(|(here, at)| here.eq_ignore_ascii_case(key.as_bytes()) && is_word(*at))
+    // Keys are ASCII, so what equals one begins where a character does. Few bytes are a key's first: looking at it alone
+    // spares most of the comparisons.
+    let first = key.first()?;
+    (bytes.iter().zip(0..))
+        .filter(|(byte, _)| byte.eq_ignore_ascii_case(first))
         .map(|(_, at)| at)
+        .find(|at| {
+            let here = bytes.get(*at..at + key.len());
+            here.is_some_and(|here| here.eq_ignore_ascii_case(key)) && is_word(*at)
+        })
 }
 
 #[cfg(test)]
