@@ -30,7 +30,7 @@ impl Incoming for ToCallbacks {
         let id = format!("{}:{number}", self.instance.hyphenated());
         let snapshot = self.live.current();
         let resource = snapshot.gateways.get(&callback.gateway);
-        let key = callback_key(&callback, resource.map(|resource| &**resource), &self.phone_key);
+        let key = callback_key(&callback, resource.map(|resource| &**resource), &self.phone_key).key;
         let record = NewRecord::wrap(Topic::Callbacks, &key, id, callback.received_at, None, &callback);
         self.log
             .append(vec![record])

@@ -11,16 +11,25 @@ use events::Callback;
 
 use crate::{Heard, understand};
 
+/// What a callback goes onto the bus under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallbackKey {
+    pub key: String,
+    /// Somebody wrote it, and no gateway.
+    pub is_reply: bool,
+}
+
 /// The key of a callback as it came. `resource` is its gateway, where that is (still) configured.
-pub fn callback_key(callback: &Callback, resource: Option<&resources::Gateway>, phones: &PhoneKey) -> String {
+pub fn callback_key(callback: &Callback, resource: Option<&resources::Gateway>, phones: &PhoneKey) -> CallbackKey {
     let first = resource
         .and_then(|resource| understand(callback, resource).ok())
         .and_then(|heard| heard.into_iter().next());
-    match first {
-        Some(Heard::Receipt { remote_id, .. }) => receipt_key(&callback.gateway, &remote_id),
-        Some(Heard::Inbound { from, .. }) => reply_key(&sender(&from), phones),
-        None => callback.gateway.clone(),
-    }
+    let (key, is_reply) = match first {
+        Some(Heard::Receipt { remote_id, .. }) => (receipt_key(&callback.gateway, &remote_id), false),
+        Some(Heard::Inbound { from, .. }) => (reply_key(&sender(&from), phones), true),
+        None => (callback.gateway.clone(), false),
+    };
+    CallbackKey { key, is_reply }
 }
 
 /// The key of a receipt of a part.
@@ -53,7 +62,7 @@ pub fn sender(from: &str) -> Phone {
 mod tests {
     use super::*;
 
-    fn key(query: &str) -> String {
+    fn keyed(query: &str) -> CallbackKey {
         let resource = resources::Gateway::http("main", "http://h/", "twilio");
         let callback = Callback {
             gateway: "main".into(),
@@ -65,6 +74,10 @@ mod tests {
         callback_key(&callback, Some(&resource), &PhoneKey::new(b"k"))
     }
 
+    fn key(query: &str) -> String {
+        keyed(query).key
+    }
+
     #[test]
     fn a_parts_receipts_share_a_key_and_so_do_a_phones_texts() {
         assert_eq!(key("MessageSid=00AB&MessageStatus=sent"), "main:ab");
@@ -74,6 +87,9 @@ mod tests {
         assert_eq!(stop, key("From=262692123456&To=36106&Body=START"));
         assert!(!stop.contains("692"), "no phone is in a key");
         assert_eq!(key("rubbish"), "main");
+        let is_reply = |query| keyed(query).is_reply;
+        assert!(is_reply("From=%2B262692123456&To=36105&Body=STOP"));
+        assert!(!is_reply("MessageSid=ab&MessageStatus=sent") && !is_reply("rubbish"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -12,7 +12,10 @@ use async_trait::async_trait;
 use bus::{Log, NewRecord};
 use domain::phone::PhoneKey;
 use events::{Callback, Topic};
-use gateways::{Incoming, Undelivered, key::callback_key};
+use gateways::{
+    Incoming, Undelivered,
+    key::{CallbackKey, callback_key},
+};
 use jiff::{SignedDuration, Timestamp};
 use stage::{Clock, Live, crash};
 use tokio::{
@@ -30,8 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FLOOD: usize = 200;
 /// A flood is over when there were no more than that for so long.
 const EBB: Duration = Duration::from_millis(250);
-/// How old what is kept may become, unread, while more floods in.
-const PUT_OFF: SignedDuration = SignedDuration::from_secs(10);
+/// How old receipts may become, unread, while more flood in.
+const PUT_OFF: SignedDuration = SignedDuration::from_secs(20);
+/// The same where a reply has come with them or after them: it may want no more messages.
+const PUT_OFF_BEFORE_REPLY: SignedDuration = SignedDuration::from_secs(10);
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -89,7 +94,7 @@ pub(crate) struct Edge(Arc<Unanswered>);
 impl Edge {
     /// Waits until the flood is over, or what came at `since` has waited for long enough.
     pub(crate) async fn calm(&self, since: Timestamp, clock: &Clock) {
-        while self.0.is_flooded(Instant::now()) && clock.now().duration_since(since) < PUT_OFF {
+        while self.0.is_flooded(Instant::now()) && clock.now().duration_since(since) < self.0.put_off(since) {
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -102,6 +107,8 @@ struct Unanswered {
     begun: Instant,
     /// When there were last too many, in milliseconds since `begun`.
     flooded_at: AtomicU64,
+    /// When the last reply was received, in milliseconds since 1970.
+    reply_at: AtomicI64,
 }
 
 impl Unanswered {
@@ -110,6 +117,7 @@ impl Unanswered {
             count: AtomicUsize::new(0),
             begun: Instant::now(),
             flooded_at: AtomicU64::new(u64::MAX),
+            reply_at: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -124,6 +132,18 @@ impl Unanswered {
         match self.flooded_at.load(Ordering::Relaxed) {
             u64::MAX => false,
             at => u128::from(self.place(now).saturating_sub(at)) < EBB.as_millis(),
+        }
+    }
+
+    fn heard(&self, at: Timestamp) {
+        self.reply_at.fetch_max(at.as_millisecond(), Ordering::Relaxed);
+    }
+
+    /// How old may become what was received since then.
+    fn put_off(&self, since: Timestamp) -> SignedDuration {
+        match self.reply_at.load(Ordering::Relaxed) >= since.as_millisecond() {
+            true => PUT_OFF_BEFORE_REPLY,
+            false => PUT_OFF,
         }
     }
 
@@ -149,7 +169,11 @@ impl Incoming for Appender {
         let at = callback.received_at;
         let snapshot = self.live.current();
         let resource = snapshot.gateways.get(&callback.gateway);
-        let key = callback_key(&callback, resource.map(|resource| &**resource), &self.phone_key);
+        let CallbackKey { key, is_reply } =
+            callback_key(&callback, resource.map(|resource| &**resource), &self.phone_key);
+        if is_reply {
+            self.unanswered.heard(at);
+        }
         let record = NewRecord::wrap(Topic::Callbacks, &key, id, at, None, &callback);
         let (answer, kept) = oneshot::channel();
         let lost = |why: &str| Undelivered(why.to_owned());
@@ -250,5 +274,17 @@ mod tests {
         let clock = Clock::fixed(late);
         let calm = edge.calm(Timestamp::UNIX_EPOCH, &clock);
         assert!(tokio::time::timeout(LOOK, calm).await.is_err());
+    }
+
+    #[test]
+    fn what_came_before_a_reply_is_put_off_for_less() {
+        let unanswered = Unanswered::new();
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        assert_eq!(unanswered.put_off(at(0)), PUT_OFF);
+        unanswered.heard(at(5));
+        unanswered.heard(at(3));
+        assert_eq!(unanswered.put_off(at(0)), PUT_OFF_BEFORE_REPLY);
+        assert_eq!(unanswered.put_off(at(5)), PUT_OFF_BEFORE_REPLY, "it is among them");
+        assert_eq!(unanswered.put_off(at(6)), PUT_OFF, "it came before them");
     }
 }
