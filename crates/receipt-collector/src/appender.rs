@@ -100,7 +100,7 @@ impl Edge {
     }
 }
 
-/// Callbacks that are not answered yet.
+/// Callbacks that are not answered yet, and when the last reply came.
 #[derive(Debug)]
 struct Unanswered {
     count: AtomicUsize,
