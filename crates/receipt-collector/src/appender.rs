@@ -35,7 +35,8 @@ const FLOOD: usize = 200;
 const EBB: Duration = Duration::from_millis(250);
 /// How old receipts may become, unread, while more flood in.
 const PUT_OFF: SignedDuration = SignedDuration::from_secs(20);
-/// The same where a reply has come with them or after them: it may want no more messages.
+/// The same where a reply has come with them or after them: it may want no more messages. Of replies that another replica
+/// received nothing is known here; they wait as receipts do.
 const PUT_OFF_BEFORE_REPLY: SignedDuration = SignedDuration::from_secs(10);
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(50);
