@@ -24,6 +24,7 @@
 //! | `callbacks-sweep-after-append` | the records are there and the rows too: they are appended again, under the same ids |
 
 mod appender;
+mod flood;
 pub mod forms;
 mod given_up;
 mod http;
@@ -101,7 +102,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     // When one half fails the other ends too, and the process says so.
     let stop = shutdown.child_token();
     let appender = Appender::start(log.clone(), live.clone(), phone_key.clone());
-    let step = step::Callbacks::new(live.clone(), clock.clone(), phone_key.clone(), appender.edge());
+    let step = step::Callbacks::new(live.clone(), clock.clone(), phone_key.clone(), appender.flood());
     let stage = Runner::new(step, log.clone(), store.clone(), clock.clone(), runner);
     let receivers = receivers::keep(
         live.clone(),

@@ -2,7 +2,7 @@
 //!
 //! A batch costs a constant number of statements: one to find the parts, then locks, reads and writes over all of them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bus::Partition;
@@ -19,7 +19,7 @@ use store::{
 use uuid::Uuid;
 
 use crate::{
-    appender::Edge,
+    flood::Flood,
     forms::forms,
     given_up::{self, GivenUp},
     joined::{Joined, TRANSPORT},
@@ -34,16 +34,16 @@ pub(crate) struct Callbacks {
     live: Live,
     clock: Clock,
     phone_key: PhoneKey,
-    edge: Edge,
+    flood: Arc<Flood>,
 }
 
 impl Callbacks {
-    pub(crate) fn new(live: Live, clock: Clock, phone_key: PhoneKey, edge: Edge) -> Callbacks {
+    pub(crate) fn new(live: Live, clock: Clock, phone_key: PhoneKey, flood: Arc<Flood>) -> Callbacks {
         Callbacks {
             live,
             clock,
             phone_key,
-            edge,
+            flood,
         }
     }
 }
@@ -165,7 +165,7 @@ impl Step for Callbacks {
 
     async fn make_way(&self, batch: &[&Input]) {
         let oldest = batch.iter().filter_map(|input| input.envelope.time).min();
-        self.edge.calm(oldest.unwrap_or(Timestamp::MIN), &self.clock).await;
+        self.flood.calm(oldest.unwrap_or(Timestamp::MIN), &self.clock).await;
     }
 
     fn pace(&self) -> Option<Duration> {
