@@ -7,9 +7,9 @@ use store::Store;
 use uuid::Uuid;
 
 use crate::{
-    segmenter_stand::{Stand, apply, campaign, contact, contacts},
+    segmenter_stand::{Stand, campaign, contact, contacts},
     stage::eventually,
-    support::database::database,
+    support::{database::database, resources::apply},
 };
 
 /// A recurring campaign with two occurrences that run.

@@ -15,14 +15,13 @@ use domain::{Cause, Class, MessageId, Phone, phone::PhoneKey};
 use events::{Outbound, Receipt, Record, Topic};
 use gateways::{Gateway, GatewayError, Outcome, Submission};
 use jiff::{SignedDuration, Timestamp};
-use resources::{Gateway as Resource, parse_toml};
-use serde_json::Value;
+use resources::Gateway as Resource;
 use stage::{Clock, Live};
 use store::{Store, messages::MessageRow};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::support::{bus, database, tamtam::Installation};
+use crate::support::{bus, database, resources::apply, tamtam::Installation};
 
 type Behave = Box<dyn Fn(&Submission, usize) -> Outcome + Send + Sync>;
 
@@ -175,20 +174,7 @@ impl Stand {
 
     /// Applies resources; the names of the gateways among them.
     pub async fn apply(&self, resources: &str) -> Vec<String> {
-        let resources = parse_toml(resources).unwrap();
-        let rows: Vec<(String, String, Value)> = resources
-            .iter()
-            .map(|resource| {
-                (
-                    resource.kind().to_string(),
-                    resource.name().to_owned(),
-                    resource.to_json(),
-                )
-            })
-            .collect();
-        let mut tx = self.store.begin().await.unwrap();
-        tx.resources_apply(&rows, "test", Timestamp::now()).await.unwrap();
-        tx.commit().await.unwrap();
+        let rows = apply(&self.store, resources).await;
         rows.into_iter()
             .filter(|row| row.0 == "gateway")
             .map(|row| row.1)

@@ -13,7 +13,6 @@ use ::bus::{Log, NewRecord, ReadLimits, StoredRecord};
 use domain::{Cause, Class, Consent, Phone, Reason, State};
 use events::{Envelope, Job, Outbound, Receipt, Record, Topic};
 use jiff::Timestamp;
-use resources::parse_toml;
 use serde_json::{Value, json};
 use stage::{Clock, Live, RunnerConfig};
 use store::{
@@ -26,10 +25,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{
-    segmenter_stand::apply,
-    support::{bus, campaign::drafted, database::database},
-};
+use crate::support::{bus, campaign::drafted, database::database, resources::apply};
 
 const RESOURCES: &str = r#"
 [[template]]
@@ -72,19 +68,8 @@ impl Stand {
             let time = time.clone();
             Clock::from_fn(move || Timestamp::from_second(time.load(Ordering::SeqCst)).unwrap())
         };
-        let resources: Vec<(String, String, Value)> = parse_toml(&format!("{RESOURCES}{policy}"))
-            .unwrap()
-            .iter()
-            .map(|resource| {
-                (
-                    resource.kind().to_string(),
-                    resource.name().to_owned(),
-                    resource.to_json(),
-                )
-            })
-            .collect();
+        apply(&store, &format!("{RESOURCES}{policy}")).await;
         let mut tx = store.begin().await.unwrap();
-        tx.resources_apply(&resources, "test", Timestamp::now()).await.unwrap();
         let contact = |id: &str, phone: &str, name: &str, consent| ContactChange {
             id: id.into(),
             phone: Some((!phone.is_empty()).then(|| Phone::from_e164(phone))),

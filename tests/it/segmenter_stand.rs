@@ -6,7 +6,6 @@ use ::bus::{Log, StoredRecord};
 use domain::{Consent, Phone, contact::ContactChange};
 use events::Topic;
 use jiff::Timestamp;
-use resources::parse_toml;
 use stage::{Clock, Live, RunnerConfig};
 use store::{NewCampaign, Store};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     stage::{eventually, id_of, records},
-    support::{bus, campaign::drafted},
+    support::{bus, campaign::drafted, resources::apply},
 };
 
 pub(crate) const RESOURCES: &str = r#"
@@ -57,23 +56,6 @@ default_region = "RE"
 [[policy.price]]
 micros = 50000
 "#;
-
-pub(crate) async fn apply(store: &Store, toml: &str) {
-    let resources: Vec<_> = parse_toml(toml)
-        .unwrap()
-        .iter()
-        .map(|resource| {
-            (
-                resource.kind().to_string(),
-                resource.name().to_owned(),
-                resource.to_json(),
-            )
-        })
-        .collect();
-    let mut tx = store.begin().await.unwrap();
-    tx.resources_apply(&resources, "test", Timestamp::now()).await.unwrap();
-    tx.commit().await.unwrap();
-}
 
 pub(crate) fn contact(id: &str, phone: Option<&str>, region: &str) -> ContactChange {
     ContactChange {

@@ -10,9 +10,9 @@ use events::{Job, Record as _};
 use jiff::Timestamp;
 
 use crate::{
-    segmenter_stand::{Stand, apply, distinct},
+    segmenter_stand::{Stand, distinct},
     stage::{event, eventually},
-    support::bus,
+    support::{bus, resources::apply},
 };
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ pub mod kafka;
 pub mod process;
 pub mod proxy;
 pub mod publisher;
+pub mod resources;
 pub mod server;
 pub mod simulator;
 pub mod tamtam;
