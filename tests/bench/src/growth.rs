@@ -364,6 +364,7 @@ mod tests {
             runs: 1,
             short,
             statements: false,
+            partitions: 2,
         };
         let sizes = [0, 100_000, 1_000_000];
         assert_eq!(chosen(&common(true), Series::Backlog, &sizes), [0, 10_000]);

@@ -51,6 +51,9 @@ struct Options {
     /// Let PostgreSQL count its statements, and print where its time went
     #[arg(long, global = true, env = "BENCH_STATEMENTS")]
     statements: bool,
+    /// Partitions of each topic where the whole pipeline is measured: as few as are best where each role is one process
+    #[arg(long, global = true, env = "BENCH_PARTITIONS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    partitions: u32,
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,6 +117,7 @@ pub struct Common {
     pub runs: u32,
     pub short: bool,
     pub statements: bool,
+    pub partitions: u32,
 }
 
 impl Common {
@@ -133,6 +137,7 @@ async fn main() -> Result<()> {
         runs: if options.short { 1 } else { options.runs.max(1) },
         short: options.short,
         statements: options.statements,
+        partitions: options.partitions,
     };
     match cli.bench {
         Bench::Pipeline { up, rates } if rates.is_empty() => pipeline::run(&common, up).await,

@@ -190,7 +190,11 @@ async fn others(common: &Common) -> Result<Figures> {
 async fn tamtam(common: &Common, figures: &mut Figures) -> Result<()> {
     let period = Duration::from_secs(common.seconds);
     for (name, bus) in [("tamtam_kafka", common.bus.clone()), ("tamtam_postgres", Bus::Postgres)] {
-        let stand = Stand::warm(Plan::new(bus), common.short).await?;
+        let plan = Plan {
+            partitions: common.partitions,
+            ..Plan::new(bus)
+        };
+        let stand = Stand::warm(plan, common.short).await?;
         let mut numbers = Numbers { published: 0 };
         pipeline::sustained(&stand, &mut numbers, pipeline::warming(common)).await?;
         let run = pipeline::sustained(&stand, &mut numbers, period).await?;

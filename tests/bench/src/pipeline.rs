@@ -73,6 +73,7 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
 async fn warmed(common: &Common, up: bool) -> Result<(Stand, Numbers)> {
     let plan = Plan {
         up,
+        partitions: common.partitions,
         statements: common.statements,
         ..Plan::new(common.bus.clone())
     };
@@ -82,7 +83,8 @@ async fn warmed(common: &Common, up: bool) -> Result<(Stand, Numbers)> {
     Ok((stand, numbers))
 }
 
-/// How long messages take at these rates, each from rest; with `BENCH_STATEMENTS` also where and when they waited.
+/// How long messages take at these rates, each from rest; with `BENCH_STATEMENTS` also where and when they
+/// waited, and what PostgreSQL did meanwhile.
 pub async fn at_rates(common: &Common, up: bool, rates: &[u32]) -> Result<()> {
     let (stand, mut numbers) = warmed(common, up).await?;
     for _ in 0..common.runs {
@@ -110,6 +112,12 @@ impl Share {
     /// For as long as a run, from rest.
     async fn take(common: &Common, stand: &Stand, numbers: &mut Numbers, rate: f64) -> Result<Share> {
         stand.rest().await?;
+        if common.statements {
+            count_statements(stand).await?;
+            sqlx::query("select pg_stat_statements_reset()")
+                .execute(stand.store.pool())
+                .await?;
+        }
         let (before, meter, published) = (batches(stand).await, stand.meter(), numbers.published);
         let ways = at_rate(stand, numbers, rate, Duration::from_secs(common.seconds)).await?;
         let mut used = Figures::new();
@@ -126,6 +134,7 @@ impl Share {
                 let (each, size) = (seconds / count * 1e3, records / count);
                 report::say(&format!("  {stage}: {count:.0} batches of {size:.1} in {each:.1} ms"));
             }
+            statements(stand, numbers.published - published).await?;
         }
         let used = get(&used, "cpu_us_per_message").unwrap_or(0.0);
         let mut times: Vec<f64> = ways.into_iter().map(|(_, took)| took).collect();
@@ -285,11 +294,17 @@ async fn batches(stand: &Stand) -> BTreeMap<String, (f64, f64, f64)> {
     all
 }
 
-/// Where PostgreSQL's time went, by statement.
-pub async fn statements(stand: &Stand, messages: u64) -> Result<()> {
+/// Makes what PostgreSQL has counted readable.
+async fn count_statements(stand: &Stand) -> Result<()> {
     sqlx::query("create extension if not exists pg_stat_statements")
         .execute(stand.store.pool())
         .await?;
+    Ok(())
+}
+
+/// Where PostgreSQL's time went, by statement.
+pub async fn statements(stand: &Stand, messages: u64) -> Result<()> {
+    count_statements(stand).await?;
     let rows: Vec<(f64, i64, i64, String)> = sqlx::query_as(
         "select total_exec_time, calls, rows, left(regexp_replace(query, '\\s+', ' ', 'g'), 150)
          from pg_stat_statements order by 1 desc limit 25",

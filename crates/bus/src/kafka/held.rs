@@ -5,10 +5,11 @@
 //! is taken at all for a while, so that a short pause fills no buffer.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
+use events::Topic;
 use rdkafka::{
     consumer::Consumer as _,
     error::{KafkaError, RDKafkaErrorCode},
@@ -22,12 +23,19 @@ use super::{
 };
 use crate::{BusError, Delivery, Partition, ReadLimits, StoredRecord};
 
-/// What a paused partition may hold here before librdkafka stops fetching it.
+/// What a paused partition may hold here before librdkafka stops fetching it; more where a topic has so few of them here that
+/// together they would hold less than the second: what is thrown away then is fetched again while a stage waits for it.
 const PAUSED_RECORDS: usize = 1_000;
+const PAUSED_TOGETHER: usize = 8_000;
 const PAUSED_BYTES: usize = 4 << 20;
 /// For how long nothing is taken while all partitions are paused. What else librdkafka has to say, as that partitions are
 /// asked back, waits in the same queue.
 const UNREAD: Duration = Duration::from_millis(250);
+
+/// What each of so many partitions of a topic may hold while it is paused.
+fn paused_records(partitions: usize) -> usize {
+    PAUSED_RECORDS.max(PAUSED_TOGETHER / partitions.max(1))
+}
 
 /// A partition that is ours.
 #[derive(Default)]
@@ -69,7 +77,9 @@ impl KafkaConsumer {
         self.behind = true;
         let mut records = 0;
         let mut bytes = 0;
+        let mut partitions: BTreeMap<Topic, usize> = BTreeMap::new();
         for (partition, held) in &self.held {
+            *partitions.entry(partition.topic).or_default() += 1;
             if self.is_readable(*partition, held) {
                 records += held.buffer.len();
                 bytes += held.bytes;
@@ -100,7 +110,8 @@ impl KafkaConsumer {
                     }
                     held.bytes += record.size();
                     held.buffer.push_back(record);
-                    let full = held.buffer.len() >= PAUSED_RECORDS || held.bytes >= PAUSED_BYTES;
+                    let alike = partitions.get(&partition.topic).copied().unwrap_or_default();
+                    let full = held.buffer.len() >= paused_records(alike) || held.bytes >= PAUSED_BYTES;
                     if held.paused && full && !held.stopped {
                         held.stopped = true;
                         client.pause(&self.names.list([&partition])).map_err(BusError::Kafka)?;
@@ -160,5 +171,17 @@ impl KafkaConsumer {
         }
         self.last = Some(partition);
         Some(Delivery::Batch { partition, records })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_of_few_partitions_may_hold_more() {
+        for (partitions, expected) in [(0, 8_000), (1, 8_000), (2, 4_000), (8, 1_000), (32, 1_000)] {
+            assert_eq!(paused_records(partitions), expected, "{partitions}");
+        }
     }
 }

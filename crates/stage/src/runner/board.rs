@@ -10,6 +10,7 @@ use std::{
 };
 
 use bus::Partition;
+use events::Topic;
 use tokio_util::sync::CancellationToken;
 
 use super::{batch::Batch, work::Finished};
@@ -26,6 +27,8 @@ pub(super) struct Board {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
     pub records: usize,
+    /// More than that, where a topic's partitions are so few that together they would have less than this.
+    pub together: usize,
     pub bytes: usize,
 }
 
@@ -63,10 +66,12 @@ impl Start {
 }
 
 impl Slot {
-    fn is_full(&self, room: Room) -> bool {
+    /// `partitions`: how many of its topic are owned.
+    fn is_full(&self, room: Room, partitions: usize) -> bool {
         let records: usize = self.waiting.iter().map(Batch::len).sum();
         let bytes: usize = self.waiting.iter().map(Batch::bytes).sum();
-        records >= room.records.max(1) || bytes >= room.bytes.max(1)
+        let most = room.records.max(room.together / partitions.max(1));
+        records >= most.max(1) || bytes >= room.bytes.max(1)
     }
 }
 
@@ -236,8 +241,9 @@ impl Board {
     /// Partitions that are not to be read (`true`), or to be read again.
     pub fn pauses(&mut self, pause: bool, room: Room) -> Vec<Partition> {
         let mut changed = Vec::new();
+        let owned = self.owned_by_topic();
         for (partition, slot) in &mut self.slots {
-            let full = slot.is_full(room);
+            let full = slot.is_full(room, owned[&partition.topic]);
             if !slot.revoked && full == pause && slot.paused != pause {
                 slot.paused = pause;
                 changed.push(*partition);
@@ -248,9 +254,17 @@ impl Board {
 
     /// Whether a partition could be read again.
     pub fn wants_reading(&self, room: Room) -> bool {
-        self.slots
-            .values()
-            .any(|slot| slot.paused && !slot.revoked && !slot.is_full(room))
+        let owned = self.owned_by_topic();
+        let mut slots = self.slots.iter();
+        slots.any(|(partition, slot)| slot.paused && !slot.revoked && !slot.is_full(room, owned[&partition.topic]))
+    }
+
+    fn owned_by_topic(&self) -> BTreeMap<Topic, usize> {
+        let mut owned = BTreeMap::new();
+        for partition in self.slots.keys() {
+            *owned.entry(partition.topic).or_default() += 1;
+        }
+        owned
     }
 
     /// Whether nothing is read: a read that is under way can bring nothing but changes of ownership.
@@ -266,7 +280,6 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use bus::StoredRecord;
-    use events::Topic;
 
     use super::*;
 
@@ -300,7 +313,11 @@ mod tests {
 
     #[test]
     fn one_batch_of_a_partition_at_a_time_and_partitions_take_turns() {
-        let room = |records| Room { records, bytes: 1_000 };
+        let room = |records| Room {
+            records,
+            together: 1,
+            bytes: 1_000,
+        };
         let mut board = Board::default();
         board.assign(&[partition(0), partition(1)]);
         board.offer(batch(0, 0));
@@ -327,6 +344,34 @@ mod tests {
         assert_eq!(one(&mut board).batch.offsets(), 1..4);
         assert!(board.wants_reading(room(3)));
         assert_eq!(board.pauses(false, room(3)), [partition(0)]);
+    }
+
+    #[test]
+    fn of_few_partitions_more_may_wait() {
+        let room = Room {
+            records: 2,
+            together: 8,
+            bytes: 1_000,
+        };
+        let mut board = Board::default();
+        let clicks = Partition {
+            topic: Topic::Clicks,
+            number: 0,
+        };
+        board.assign(&[partition(0), partition(1), clicks]);
+        let mut offer = |offsets: std::ops::Range<i64>| {
+            for offset in offsets {
+                board.offer(batch(0, offset));
+            }
+            board.pauses(true, room)
+        };
+        assert!(offer(0..3).is_empty(), "half of eight of each of two");
+        assert_eq!(offer(3..4), [partition(0)]);
+        board.assign(&[2, 3, 4, 5, 6].map(partition));
+        board.offer(batch(6, 0));
+        assert!(board.pauses(true, room).is_empty());
+        board.offer(batch(6, 1));
+        assert_eq!(board.pauses(true, room), [partition(6)], "of many as much as of any");
     }
 
     #[test]

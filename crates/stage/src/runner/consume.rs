@@ -280,15 +280,17 @@ impl<S: Step> Consumption<S> {
         });
     }
 
-    /// What may wait of a partition. A read may add as much as a batch is to have, so half of that is enough. Where each
-    /// read is a query of its own, it is what one of them gives.
+    /// What may wait of a partition. Where each read is a query of its own, it is what one of them gives. Elsewhere a read may
+    /// add as much as a batch is to have, so half of that is enough, or more of few partitions: a further batch is begun only
+    /// where a whole one waits.
     fn room(&self) -> Room {
-        let records = match self.shared.log.transactional() {
-            Some(_) => 1,
-            None => self.size.records() / 2,
+        let (records, together) = match self.shared.log.transactional() {
+            Some(_) => (1, 1),
+            None => (self.size.records() / 2, self.size.records() * 2),
         };
         Room {
             records,
+            together,
             bytes: self.shared.config.batch_bytes / 2,
         }
     }

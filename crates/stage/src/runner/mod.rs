@@ -52,7 +52,7 @@ use crate::{Clock, Step};
 pub struct RunnerConfig {
     /// The most records that are read of a partition at once; fewer when little is waiting or a batch takes long. A batch that
     /// has as many takes in no further partition. On Kafka reads are added up while a batch is under way, until half as many
-    /// wait.
+    /// wait, or twice as many of a topic's partitions together where these are few.
     pub batch_records: usize,
     /// The most bytes in a batch (a single larger record is still read).
     pub batch_bytes: usize,
