@@ -53,7 +53,7 @@ struct Options {
     statements: bool,
     /// Partitions of each topic where the whole pipeline is measured: as few as are best where each role is one process
     #[arg(long, global = true, env = "BENCH_PARTITIONS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
-    partitions: u32,
+    topic_partitions: u32,
 }
 
 #[derive(Debug, Subcommand)]
@@ -137,7 +137,7 @@ async fn main() -> Result<()> {
         runs: if options.short { 1 } else { options.runs.max(1) },
         short: options.short,
         statements: options.statements,
-        partitions: options.partitions,
+        partitions: options.topic_partitions,
     };
     match cli.bench {
         Bench::Pipeline { up, rates } if rates.is_empty() => pipeline::run(&common, up).await,
@@ -168,5 +168,17 @@ async fn main() -> Result<()> {
         }
         Bench::Growth(sizes) => growth::run(&common, &sizes).await,
         Bench::Document => report::document(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An option that all benches have must not be one of a bench's own: its value would be taken for the other's.
+    #[test]
+    fn sizes_that_grow_are_no_options_of_all() {
+        let cli = Cli::parse_from(["bench", "growth", "--partitions", "1,32"]);
+        assert!(matches!(cli.bench, Bench::Growth(_)));
     }
 }

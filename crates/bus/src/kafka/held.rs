@@ -110,11 +110,12 @@ impl KafkaConsumer {
                     }
                     held.bytes += record.size();
                     held.buffer.push_back(record);
-                    let alike = partitions.get(&partition.topic).copied().unwrap_or_default();
-                    let full = held.buffer.len() >= paused_records(alike) || held.bytes >= PAUSED_BYTES;
-                    if held.paused && full && !held.stopped {
-                        held.stopped = true;
-                        client.pause(&self.names.list([&partition])).map_err(BusError::Kafka)?;
+                    if held.paused && !held.stopped {
+                        let alike = partitions.get(&partition.topic).copied().unwrap_or_default();
+                        if held.buffer.len() >= paused_records(alike) || held.bytes >= PAUSED_BYTES {
+                            held.stopped = true;
+                            client.pause(&self.names.list([&partition])).map_err(BusError::Kafka)?;
+                        }
                     }
                 }
                 Some(Err(error)) => self.heard(error)?,
