@@ -74,3 +74,35 @@ async fn campaigns_of_an_earlier_version_know_their_contacts_and_phones() {
     let expected = [vec!["c0", "c2"], vec!["c3", "c4", "c5"]];
     assert_eq!(contacts, [expected.clone(), expected].concat());
 }
+
+#[tokio::test]
+async fn what_rows_are_found_by_has_statistics() {
+    let store = database().await;
+    let without = async |which: &str| -> Vec<String> {
+        let asked = format!(
+            "select t.relname || '.' || a.attname from pg_class t join pg_attribute a on a.attrelid = t.oid
+             where t.relnamespace = 'public'::regnamespace and a.attstattarget = 0 and a.attnum > 0 and {which} order by 1"
+        );
+        sqlx::query_scalar(sqlx::AssertSqlSafe(asked))
+            .fetch_all(store.pool())
+            .await
+            .unwrap()
+    };
+    let found_by = "exists (select from pg_index i where i.indrelid = t.oid and a.attnum = i.indkey[0])";
+    assert!(without(found_by).await.is_empty());
+
+    let columns = async |table: &str| -> Vec<String> {
+        without(&format!("t.relname = '{table}'"))
+            .await
+            .iter()
+            .map(|name| name[table.len()..].to_owned())
+            .collect()
+    };
+    for table in ["messages", "history", "trigger_log"] {
+        let of = columns(table).await;
+        assert!(!of.is_empty(), "{table}");
+        for part in 0..8 {
+            assert_eq!(columns(&format!("{table}_p{part}")).await, of);
+        }
+    }
+}
