@@ -181,7 +181,7 @@ async fn point(common: &Common, series: Series, size: u64, period: Duration) -> 
         Series::Backlog => {}
     }
     let mut stand = Stand::start(plan).await?;
-    let mut numbers = Numbers { published: 0 };
+    let mut numbers = Numbers::default();
     if series == Series::History {
         history(&stand, size).await?;
     }
@@ -240,7 +240,7 @@ async fn pent_up(stand: &mut Stand, numbers: &mut Numbers, messages: u64) -> Res
     stand.drained("segmenter", Topic::Events, PATIENCE).await?;
     stand.drained("renderer", Topic::Jobs, PATIENCE).await?;
     stand.begin("dispatcher")?;
-    pipeline::delivered(stand, numbers.published, PATIENCE).await?;
+    pipeline::delivered(stand, numbers, PATIENCE).await?;
     let mut figures = Figures::new();
     put(
         &mut figures,

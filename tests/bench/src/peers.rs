@@ -195,7 +195,7 @@ async fn tamtam(common: &Common, figures: &mut Figures) -> Result<()> {
             ..Plan::new(bus)
         };
         let stand = Stand::warm(plan, common.short).await?;
-        let mut numbers = Numbers { published: 0 };
+        let mut numbers = Numbers::default();
         pipeline::sustained(&stand, &mut numbers, pipeline::warming(common)).await?;
         let run = pipeline::sustained(&stand, &mut numbers, period).await?;
         put(figures, name, get(&run, "messages_per_second").unwrap_or(0.0));

@@ -1,9 +1,9 @@
 //! The whole pipeline: gRPC event → trigger → render → policy → claim → accepted by the gateway → receipt stored.
 //!
 //! The most that it carries is found by publishing for some seconds with a bounded backlog, and dividing what was
-//! published by the time until the last receipt is in the ledger. At shares of that rate, each for as long as a run and from
-//! rest, the time from event to gateway is taken: an event carries when it was published, its text repeats that, and the
-//! simulator says when it took it.
+//! published by the time until the last receipt is in the ledger. After each such run, at shares of its rate, each for as long
+//! as the run and from rest, the time from event to gateway is taken: an event carries when it was published, its text
+//! repeats that, and the simulator says when it took it.
 
 use std::{
     collections::BTreeMap,
@@ -32,8 +32,18 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const SHARES: [u32; 3] = [10, 50, 90];
 
 /// Events are numbered through, over all loads on an installation.
+#[derive(Default)]
 pub struct Numbers {
     pub published: u64,
+    /// Of those, what the simulator was told to forget.
+    forgotten: u64,
+}
+
+impl Numbers {
+    /// What the simulator is to have in the end.
+    fn told(&self) -> u64 {
+        self.published - self.forgotten
+    }
 }
 
 pub async fn run(common: &Common, up: bool) -> Result<()> {
@@ -43,26 +53,26 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     let (stand, mut numbers) = warmed(common, up).await?;
     let mut runs = Vec::new();
     for number in 1..=common.runs {
-        let figures = sustained(&stand, &mut numbers, period).await?;
-        let rate = get(&figures, "messages_per_second").unwrap_or(0.0);
-        report::say(&format!("run {number}: {} messages/s", report::shown(rate)));
-        runs.push(figures);
-    }
-    if common.statements {
-        statements(&stand, numbers.published).await?;
-    }
-    let most = get(&report::medians(&runs), "messages_per_second").unwrap_or(0.0);
-    for share in SHARES {
-        let rate = most * f64::from(share) / 100.0;
-        let Share { p50, p99, used } = Share::take(common, &stand, &mut numbers, rate).await?;
-        for run in &mut runs {
-            put(run, format!("p50_ms_at_{share}_percent"), p50);
-            put(run, format!("p99_ms_at_{share}_percent"), p99);
-            put(run, format!("cpu_us_per_message_at_{share}_percent"), used);
+        if common.statements {
+            forget_statements(&stand).await?;
         }
-    }
-    for run in &mut runs {
-        stand.memory(run);
+        let published = numbers.published;
+        let mut figures = sustained(&stand, &mut numbers, period).await?;
+        let most = get(&figures, "messages_per_second").unwrap_or(0.0);
+        report::say(&format!("run {number}: {} messages/s", report::shown(most)));
+        if common.statements {
+            statements(&stand, numbers.published - published).await?;
+        }
+        for share in SHARES {
+            let rate = most * f64::from(share) / 100.0;
+            let Share { p50, p99, used } = Share::take(common, &stand, &mut numbers, rate).await?;
+            report::say(&format!("  {share} %: p50 {p50:.0} ms, p99 {p99:.0} ms"));
+            put(&mut figures, format!("p50_ms_at_{share}_percent"), p50);
+            put(&mut figures, format!("p99_ms_at_{share}_percent"), p99);
+            put(&mut figures, format!("cpu_us_per_message_at_{share}_percent"), used);
+        }
+        stand.memory(&mut figures);
+        runs.push(figures);
     }
     let settings = json!({ "bus": stand.plan.bus.name(), "seconds": common.seconds, "contacts": stand.plan.contacts,
         "partitions": stand.plan.partitions, "processes": if up { "one (`tamtam up`)" } else { "one a role" } });
@@ -78,7 +88,7 @@ async fn warmed(common: &Common, up: bool) -> Result<(Stand, Numbers)> {
         ..Plan::new(common.bus.clone())
     };
     let stand = Stand::warm(plan, common.short).await?;
-    let mut numbers = Numbers { published: 0 };
+    let mut numbers = Numbers::default();
     sustained(&stand, &mut numbers, warming(common)).await?;
     Ok((stand, numbers))
 }
@@ -113,10 +123,7 @@ impl Share {
     async fn take(common: &Common, stand: &Stand, numbers: &mut Numbers, rate: f64) -> Result<Share> {
         stand.rest().await?;
         if common.statements {
-            count_statements(stand).await?;
-            sqlx::query("select pg_stat_statements_reset()")
-                .execute(stand.store.pool())
-                .await?;
+            forget_statements(stand).await?;
         }
         let (before, meter, published) = (batches(stand).await, stand.meter(), numbers.published);
         let ways = at_rate(stand, numbers, rate, Duration::from_secs(common.seconds)).await?;
@@ -161,7 +168,7 @@ pub async fn sustained(stand: &Stand, numbers: &mut Numbers, period: Duration) -
     let mut asked = Instant::now();
     let mut taken = stand.simulator.stats().await?.distinct;
     while begun.elapsed() < period {
-        if numbers.published - taken < backlog(period) {
+        if numbers.told() - taken < backlog(period) {
             load.send(REQUEST).await?;
             numbers.published += REQUEST;
         } else {
@@ -173,7 +180,7 @@ pub async fn sustained(stand: &Stand, numbers: &mut Numbers, period: Duration) -
         }
     }
     load.finish().await?;
-    delivered(stand, numbers.published, PATIENCE).await?;
+    delivered(stand, numbers, PATIENCE).await?;
     let (took, used) = (begun.elapsed().as_secs_f64(), stand.meter());
     nothing_twice(stand).await?;
     let messages = numbers.published - before;
@@ -183,10 +190,11 @@ pub async fn sustained(stand: &Stand, numbers: &mut Numbers, period: Duration) -
     Ok(figures)
 }
 
-/// Waits until so many messages have reached the gateway and are delivered in the ledger.
-pub async fn delivered(stand: &Stand, messages: u64, patience: Duration) -> Result<()> {
-    stand.taken(messages, patience).await?;
-    stand.settled(messages, patience).await?;
+/// Waits until all messages have reached the gateway and are delivered in the ledger.
+pub async fn delivered(stand: &Stand, numbers: &Numbers, patience: Duration) -> Result<()> {
+    let messages = numbers.published;
+    stand.taken(numbers.told(), patience).await?;
+    stand.settled(numbers.told(), patience).await?;
     // A receipt that came before its message's outcome was written waits for it and is applied with it.
     let until = Instant::now() + patience;
     loop {
@@ -206,6 +214,7 @@ pub async fn delivered(stand: &Stand, messages: u64, patience: Duration) -> Resu
 async fn at_rate(stand: &Stand, numbers: &mut Numbers, rate: f64, period: Duration) -> Result<Vec<(i64, f64)>> {
     stand.simulator.reset().await?;
     let first = numbers.published;
+    numbers.forgotten = first;
     let mut load = Load::connect(&stand.grpc()?, stand.plan.contacts, first).await?;
     let published = load.at_rate(rate, period).await?;
     load.finish().await?;
@@ -297,6 +306,14 @@ async fn batches(stand: &Stand) -> BTreeMap<String, (f64, f64, f64)> {
 /// Makes what PostgreSQL has counted readable.
 async fn count_statements(stand: &Stand) -> Result<()> {
     sqlx::query("create extension if not exists pg_stat_statements")
+        .execute(stand.store.pool())
+        .await?;
+    Ok(())
+}
+
+async fn forget_statements(stand: &Stand) -> Result<()> {
+    count_statements(stand).await?;
+    sqlx::query("select pg_stat_statements_reset()")
         .execute(stand.store.pool())
         .await?;
     Ok(())
