@@ -48,11 +48,13 @@ impl Numbers {
 
 pub async fn run(common: &Common, up: bool) -> Result<()> {
     let name = format!("pipeline-{}{}", common.bus.name(), if up { "-up" } else { "" });
-    report::say(&format!("{name}: {} s, {} runs", common.seconds, common.runs));
+    // The short form shows as well that a run can follow another.
+    let count = common.runs.max(if common.short { 2 } else { 1 });
+    report::say(&format!("{name}: {} s, {count} runs", common.seconds));
     let period = Duration::from_secs(common.seconds);
     let (stand, mut numbers) = warmed(common, up).await?;
     let mut runs = Vec::new();
-    for number in 1..=common.runs {
+    for number in 1..=count {
         if common.statements {
             forget_statements(&stand).await?;
         }
