@@ -40,8 +40,8 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// What the simulator is to have in the end.
-    fn told(&self) -> u64 {
+    /// What the simulator is to have of them in the end.
+    fn at_gateway(&self) -> u64 {
         self.published - self.forgotten
     }
 }
@@ -49,7 +49,7 @@ impl Numbers {
 pub async fn run(common: &Common, up: bool) -> Result<()> {
     let name = format!("pipeline-{}{}", common.bus.name(), if up { "-up" } else { "" });
     // The short form shows as well that a run can follow another.
-    let count = common.runs.max(if common.short { 2 } else { 1 });
+    let count = if common.short { 2 } else { common.runs };
     report::say(&format!("{name}: {} s, {count} runs", common.seconds));
     let period = Duration::from_secs(common.seconds);
     let (stand, mut numbers) = warmed(common, up).await?;
@@ -170,7 +170,7 @@ pub async fn sustained(stand: &Stand, numbers: &mut Numbers, period: Duration) -
     let mut asked = Instant::now();
     let mut taken = stand.simulator.stats().await?.distinct;
     while begun.elapsed() < period {
-        if numbers.told() - taken < backlog(period) {
+        if numbers.at_gateway() - taken < backlog(period) {
             load.send(REQUEST).await?;
             numbers.published += REQUEST;
         } else {
@@ -195,8 +195,8 @@ pub async fn sustained(stand: &Stand, numbers: &mut Numbers, period: Duration) -
 /// Waits until all messages have reached the gateway and are delivered in the ledger.
 pub async fn delivered(stand: &Stand, numbers: &Numbers, patience: Duration) -> Result<()> {
     let messages = numbers.published;
-    stand.taken(numbers.told(), patience).await?;
-    stand.settled(numbers.told(), patience).await?;
+    stand.taken(numbers.at_gateway(), patience).await?;
+    stand.settled(numbers.at_gateway(), patience).await?;
     // A receipt that came before its message's outcome was written waits for it and is applied with it.
     let until = Instant::now() + patience;
     loop {
