@@ -4,6 +4,7 @@
 //! Each bench writes `target/bench/NAME.json` (medians and every run); `bench document` puts them into
 //! `docs/benchmarks.md`.
 
+mod bare;
 mod campaign;
 mod chart;
 mod growth;

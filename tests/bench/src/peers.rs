@@ -24,7 +24,7 @@ use crate::{
     campaign::{self, Through},
     machine,
     pipeline::{self, Numbers},
-    raw,
+    raw::{self, Records},
     report::{self, Figures, get, put},
     stand::{Bus, Plan, Stand},
 };
@@ -167,7 +167,7 @@ async fn others(common: &Common) -> Result<Figures> {
     put(
         &mut figures,
         "raw_ledger",
-        raw::ledger(&stand.store, common.scaled(100_000)).await?,
+        raw::ledger(&stand.store, 0..common.scaled(100_000)).await?,
     );
     put(
         &mut figures,
@@ -180,9 +180,9 @@ async fn others(common: &Common) -> Result<Figures> {
         raw::http(&stand.http()?, common.scaled(50_000)).await?,
     );
     if let Bus::Kafka(brokers) = &common.bus {
-        let (produced, consumed) = raw::kafka(brokers, common.scaled(300_000)).await?;
-        put(&mut figures, "raw_kafka_produce", produced);
-        put(&mut figures, "raw_kafka_consume", consumed);
+        let records = Records::create(brokers, common.scaled(300_000)).await?;
+        put(&mut figures, "raw_kafka_produce", records.produce().await?);
+        put(&mut figures, "raw_kafka_consume", records.consume().await?);
     }
     Ok(figures)
 }

@@ -15,7 +15,7 @@ use domain::State;
 use serde_json::json;
 
 use crate::{
-    Common,
+    Common, bare,
     load::{Load, sent_ms},
     report::{self, Figures, get, percentile, put},
     stand::{Bus, Plan, Stand},
@@ -52,7 +52,7 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     let count = if common.short { 2 } else { common.runs };
     report::say(&format!("{name}: {} s, {count} runs", common.seconds));
     let period = Duration::from_secs(common.seconds);
-    let (stand, mut numbers) = warmed(common, up).await?;
+    let (mut stand, mut numbers) = warmed(common, up).await?;
     let mut runs = Vec::new();
     for number in 1..=count {
         if common.statements {
@@ -75,6 +75,10 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
         }
         stand.memory(&mut figures);
         runs.push(figures);
+    }
+    stand.end_all();
+    for (round, figures) in (0..).zip(&mut runs) {
+        bare::measure(&stand, common.scaled(100_000), round, figures).await?;
     }
     let settings = json!({ "bus": stand.plan.bus.name(), "seconds": common.seconds, "contacts": stand.plan.contacts,
         "partitions": stand.plan.partitions, "processes": if up { "one (`tamtam up`)" } else { "one a role" } });
@@ -153,11 +157,11 @@ impl Share {
 }
 
 /// How long an installation is warmed: its code, caches, connections, and the batch sizes that adapt. A node of Kafka that
-/// has just been started compiles its code under load for half a minute.
+/// has just been started compiles its code under load: in its first minute it takes twice what it takes afterwards.
 pub fn warming(common: &Common) -> Duration {
     match (&common.bus, common.short) {
         (_, true) => Duration::from_secs(common.seconds),
-        (Bus::Kafka(_), false) => Duration::from_secs(30),
+        (Bus::Kafka(_), false) => Duration::from_secs(60),
         (Bus::Postgres, false) => Duration::from_secs((common.seconds / 4).max(2)),
     }
 }

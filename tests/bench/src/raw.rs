@@ -2,6 +2,7 @@
 //! same bytes, the ledger's statements alone, and bare clients against the same simulator.
 
 use std::{
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -50,27 +51,38 @@ impl ProducerContext for Counting {
     }
 }
 
-/// (records acknowledged, records consumed) a second by librdkafka alone: the records that ingest makes of the events of
-/// the load, acks=all, idempotent.
-pub async fn kafka(brokers: &str, records: u64) -> Result<(f64, f64)> {
-    let topic = format!("raw{}x{records}", std::process::id());
-    let base = || {
+/// A topic of librdkafka's alone, of the records that ingest makes of the events of the load: acks=all, idempotent.
+pub struct Records {
+    config: ClientConfig,
+    topic: String,
+    count: u64,
+}
+
+impl Records {
+    pub async fn create(brokers: &str, count: u64) -> Result<Records> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let topic = format!("raw{}x{number}", std::process::id());
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", brokers);
-        config
-    };
-    let admin: AdminClient<DefaultClientContext> = base().create()?;
-    let new = NewTopic::new(&topic, PARTITIONS, TopicReplication::Fixed(1));
-    admin.create_topics(&[new], &AdminOptions::new()).await?;
-    let (base, name) = (base(), topic.clone());
-    let produced = tokio::task::spawn_blocking(move || produce(base, &name, records)).await??;
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", brokers)
-        .set("group.id", "raw")
-        .set("enable.auto.commit", "false");
-    let consumed = tokio::task::spawn_blocking(move || consume(&config, &topic, records)).await??;
-    Ok((produced, consumed))
+        let admin: AdminClient<DefaultClientContext> = config.create()?;
+        let new = NewTopic::new(&topic, PARTITIONS, TopicReplication::Fixed(1));
+        admin.create_topics(&[new], &AdminOptions::new()).await?;
+        Ok(Records { config, topic, count })
+    }
+
+    /// Records acknowledged a second.
+    pub async fn produce(&self) -> Result<f64> {
+        let (config, topic, count) = (self.config.clone(), self.topic.clone(), self.count);
+        tokio::task::spawn_blocking(move || produce(config, &topic, count)).await?
+    }
+
+    /// Records read a second, of those that were produced.
+    pub async fn consume(&self) -> Result<f64> {
+        let (mut config, topic, count) = (self.config.clone(), self.topic.clone(), self.count);
+        config.set("group.id", "raw").set("enable.auto.commit", "false");
+        tokio::task::spawn_blocking(move || consume(&config, &topic, count)).await?
+    }
 }
 
 fn produce(mut config: ClientConfig, topic: &str, records: u64) -> Result<f64> {
@@ -84,7 +96,7 @@ fn produce(mut config: ClientConfig, topic: &str, records: u64) -> Result<f64> {
     let body = br#"{"amount":12.5,"number":123456,"sent":1790000000000}"#;
     let begun = Instant::now();
     for number in 0..records {
-        let (key, id) = (format!("c{}", number % 20_000), format!("o{number}"));
+        let (key, id) = (contact(number), format!("o{number}"));
         let mut headers = OwnedHeaders::new_with_capacity(7);
         for (name, value) in [
             ("ce_specversion", "1.0"),
@@ -139,18 +151,36 @@ fn consume(config: &ClientConfig, topic: &str, records: u64) -> Result<f64> {
     Ok(records as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Messages a second through the ledger alone: a claim and an outcome each, in batches, on two connections at once.
-pub async fn ledger(store: &Store, messages: u64) -> Result<f64> {
-    const BATCH: u64 = 500;
-    let begun = Instant::now();
-    let halves = [0, messages / 2].map(|first| {
+/// Rows of a statement, as under load.
+const BATCH: u64 = 500;
+
+/// Messages a second through the ledger alone: a claim and an outcome each, in batches, on two connections at once. Numbers
+/// are of messages that are not there yet.
+pub async fn ledger(store: &Store, numbers: Range<u64>) -> Result<f64> {
+    let (count, begun) = (numbers.end - numbers.start, Instant::now());
+    let store = store.clone();
+    let halves = in_batches(numbers, move |batch| {
         let store = store.clone();
+        async move { claim_and_settle(&store, batch).await.map(drop) }
+    });
+    halves.await?;
+    Ok(count as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// Works batches off, those of one half beside those of the other.
+pub async fn in_batches<F>(numbers: Range<u64>, work: impl Fn(Range<u64>) -> F + Clone + Send + 'static) -> Result<()>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let middle = numbers.start + (numbers.end - numbers.start) / 2;
+    let halves = [numbers.start..middle, middle..numbers.end].map(|half| {
+        let work = work.clone();
         tokio::spawn(async move {
-            let mut number = first;
-            while number < first + messages / 2 {
-                let until = (number + BATCH).min(first + messages / 2);
-                claim_and_settle(&store, number..until).await?;
-                number = until;
+            let mut first = half.start;
+            while first < half.end {
+                let until = (first + BATCH).min(half.end);
+                work(first..until).await?;
+                first = until;
             }
             Ok::<_, anyhow::Error>(())
         })
@@ -158,15 +188,21 @@ pub async fn ledger(store: &Store, messages: u64) -> Result<f64> {
     for half in halves {
         half.await??;
     }
-    Ok(messages as f64 / begun.elapsed().as_secs_f64())
+    Ok(())
 }
 
-async fn claim_and_settle(store: &Store, numbers: std::ops::Range<u64>) -> Result<()> {
+/// The contact that a message goes to.
+pub fn contact(number: u64) -> String {
+    format!("c{}", number % 20_000)
+}
+
+/// The ids that the gateway is to have given them.
+pub async fn claim_and_settle(store: &Store, numbers: Range<u64>) -> Result<Vec<String>> {
     let now = Timestamp::now();
     let owner = Uuid::from_u128(1);
     let wants: Vec<ClaimWant> = numbers
         .map(|number| {
-            let contact_id = format!("c{}", number % 20_000);
+            let contact_id = contact(number);
             let cause = Cause::Direct {
                 idempotency_key: format!("raw-{number}"),
             };
@@ -222,7 +258,7 @@ async fn claim_and_settle(store: &Store, numbers: std::ops::Range<u64>) -> Resul
     let mut tx = store.begin_by_key().await?;
     tx.messages_outcome(&outcomes).await?;
     tx.commit().await?;
-    Ok(())
+    Ok(outcomes.into_iter().flat_map(|outcome| outcome.remote_ids).collect())
 }
 
 /// Submissions a second of tamtam's own SMPP client without anything around it.

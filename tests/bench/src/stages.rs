@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::{
     Common,
     load::Load,
-    raw,
-    report::{self, Figures, get, put},
+    raw::{self, Records},
+    report::{self, Figures, put},
     stand::{Bus, NO_RECEIPTS, Plan, Stand},
 };
 
@@ -80,6 +80,7 @@ async fn once(common: &Common, events: u64) -> Result<Figures> {
         published += events;
         if count == TRIGGERS[0] {
             put(&mut figures, "ingest_events_per_second", rate);
+            raw_log(common, events * 2, rate, &mut figures).await?;
         }
         let rate = drain(&mut stand, "segmenter", Topic::Events, events).await?;
         put(
@@ -94,8 +95,17 @@ async fn once(common: &Common, events: u64) -> Result<Figures> {
     put(&mut figures, "renderer_jobs_per_second", rate);
     stand.memory(&mut figures);
     stand.end("renderer");
+    let before = raw::ledger(&stand.store, 0..events / 2).await?;
     let rate = drain(&mut stand, "dispatcher", Topic::OutboundTransactional, published).await?;
+    let after = raw::ledger(&stand.store, events / 2..events).await?;
     put(&mut figures, "dispatcher_messages_per_second", rate);
+    beside(
+        &mut figures,
+        "raw_ledger_messages_per_second",
+        [before, after],
+        "dispatcher_percent_of_raw_ledger",
+        rate,
+    );
     stand.memory(&mut figures);
     stand.end("dispatcher");
     let begun = Instant::now();
@@ -107,24 +117,47 @@ async fn once(common: &Common, events: u64) -> Result<Figures> {
         published as f64 / begun.elapsed().as_secs_f64(),
     );
     stand.end("receipt-collector");
-    raw_limits(&stand, events, &mut figures).await?;
+    let submitted = raw::smpp(&stand.smpp()?, events * 2).await?;
+    put(&mut figures, "raw_smpp_submits_per_second", submitted);
     drop(stand);
-    let rate = dispatcher(common, "http").await?;
+
+    let mut stand = filled(common, "http").await?;
+    let http = stand.http()?;
+    let before = raw::http(&http, events / 2).await?;
+    let rate = drain(&mut stand, "dispatcher", Topic::OutboundTransactional, filling(common)).await?;
+    let after = raw::http(&http, events / 2).await?;
     put(&mut figures, "dispatcher_http_messages_per_second", rate);
-    let raw = get(&figures, "raw_reqwest_requests_per_second").unwrap_or(0.0);
-    share(
+    beside(
         &mut figures,
-        "dispatcher_http_messages_per_second",
-        raw,
+        "raw_reqwest_requests_per_second",
+        [before, after],
         "dispatcher_http_percent_of_raw_reqwest",
+        rate,
     );
     Ok(figures)
+}
+
+/// A raw limit, measured right before and after what it is the limit of, on a machine whose speed changes meanwhile; and
+/// how much of it that is.
+fn beside(figures: &mut Figures, name: &str, raw: [f64; 2], share: &str, rate: f64) {
+    let raw = raw.into_iter().sum::<f64>() / 2.0;
+    put(figures, name, raw);
+    put(figures, share, rate / raw * 100.0);
 }
 
 /// The dispatcher alone on a filled topic, over `smpp` or `http`: messages a second. No receipts come: nobody is there who
 /// would take a callback.
 pub async fn dispatcher(common: &Common, gateway: &'static str) -> Result<f64> {
-    let events = common.scaled(300_000);
+    let mut stand = filled(common, gateway).await?;
+    drain(&mut stand, "dispatcher", Topic::OutboundTransactional, filling(common)).await
+}
+
+fn filling(common: &Common) -> u64 {
+    common.scaled(300_000)
+}
+
+/// A stand on which nothing runs and texts wait for a dispatcher.
+async fn filled(common: &Common, gateway: &'static str) -> Result<Stand> {
     let plan = Plan {
         roles: vec!["ingest", "segmenter", "renderer"],
         gateway,
@@ -132,49 +165,24 @@ pub async fn dispatcher(common: &Common, gateway: &'static str) -> Result<f64> {
         ..Plan::new(common.bus.clone())
     };
     let mut stand = Stand::warm(plan, common.short).await?;
-    publish(&stand, events, 0).await?;
+    publish(&stand, filling(common), 0).await?;
     stand.drained("segmenter", Topic::Events, PATIENCE).await?;
     stand.drained("renderer", Topic::Jobs, PATIENCE).await?;
     for role in ["ingest", "segmenter", "renderer"] {
         stand.end(role);
     }
-    drain(&mut stand, "dispatcher", Topic::OutboundTransactional, events).await
+    Ok(stand)
 }
 
-async fn raw_limits(stand: &Stand, count: u64, figures: &mut Figures) -> Result<()> {
-    if let Bus::Kafka(brokers) = &stand.plan.bus {
-        let (produced, consumed) = raw::kafka(brokers, count * 2).await?;
-        put(figures, "raw_librdkafka_produced_per_second", produced);
-        put(figures, "raw_librdkafka_consumed_per_second", consumed);
-        share(
-            figures,
-            "ingest_events_per_second",
-            produced,
-            "ingest_percent_of_raw_produce",
-        );
-    }
-    let ledger = raw::ledger(&stand.store, count).await?;
-    put(figures, "raw_ledger_messages_per_second", ledger);
-    share(
-        figures,
-        "dispatcher_messages_per_second",
-        ledger,
-        "dispatcher_percent_of_raw_ledger",
-    );
-    put(
-        figures,
-        "raw_smpp_submits_per_second",
-        raw::smpp(&stand.smpp()?, count * 2).await?,
-    );
-    put(
-        figures,
-        "raw_reqwest_requests_per_second",
-        raw::http(&stand.http()?, count / 2).await?,
-    );
+/// What librdkafka alone carries, measured after ingest.
+async fn raw_log(common: &Common, count: u64, ingest: f64, figures: &mut Figures) -> Result<()> {
+    let Bus::Kafka(brokers) = &common.bus else {
+        return Ok(());
+    };
+    let records = Records::create(brokers, count).await?;
+    let produced = records.produce().await?;
+    put(figures, "raw_librdkafka_produced_per_second", produced);
+    put(figures, "raw_librdkafka_consumed_per_second", records.consume().await?);
+    put(figures, "ingest_percent_of_raw_produce", ingest / produced * 100.0);
     Ok(())
-}
-
-fn share(figures: &mut Figures, of: &str, raw: f64, name: &str) {
-    let value = get(figures, of).unwrap_or(0.0) / raw * 100.0;
-    put(figures, name, value);
 }

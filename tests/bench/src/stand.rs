@@ -229,6 +229,13 @@ impl Stand {
         }
     }
 
+    /// Stops all that runs but the bus, PostgreSQL and the simulator.
+    pub fn end_all(&mut self) {
+        for (_, process) in std::mem::take(&mut self.processes) {
+            process.stop();
+        }
+    }
+
     /// A command that prints JSON.
     pub fn command(&self, arguments: &[&str]) -> Result<serde_json::Value> {
         let console = self.processes.get("up").or_else(|| self.processes.get("console"));
@@ -442,6 +449,11 @@ const WAIT: Duration = Duration::from_secs(30);
 pub struct Meter(BTreeMap<String, f64>);
 
 impl Meter {
+    /// Of everything, the load and the simulator too.
+    pub fn all(&self) -> f64 {
+        self.0.values().sum()
+    }
+
     /// What was used since `earlier`, in µs for each of so many messages: part by part, and in all but the load and
     /// the simulator.
     pub fn since(&self, earlier: &Meter, messages: u64, figures: &mut Figures) {
