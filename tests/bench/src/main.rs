@@ -21,8 +21,9 @@ mod stand;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{campaign::Through, stand::Bus};
 
@@ -130,7 +131,16 @@ impl Common {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let cli = Cli::parse();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // What runs is dropped with what it has started: left behind, it would be measured beside the next bench.
+    tokio::select! {
+        done = run(Cli::parse()) => done,
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
     let options = cli.options;
     let common = Common {
         bus: options.kafka.map_or(Bus::Postgres, Bus::Kafka),
