@@ -10,6 +10,7 @@ mod chart;
 mod growth;
 mod load;
 mod machine;
+mod meter;
 mod peers;
 mod pipeline;
 mod process;
