@@ -1,16 +1,16 @@
-//! What a message costs at the least: its statements, its records and its submission, each alone, in processor time of
-//! all who take part. Nothing that keeps the same in PostgreSQL and hands the same on by Kafka carries more than the
-//! processors' time divided by that, whatever it is written in.
+//! What a message costs with nothing around it: its statements, its records and its submission, each alone, in processor
+//! time of all who take part. Whatever writes the same to PostgreSQL by the same statements and hands the same on by Kafka
+//! carries about as much as the processors' time divided by that, and not more.
 //!
-//! Statements are those that the roles make of a message, in batches as under load, with nothing around them. Records are
-//! librdkafka's ([`Records`]). Not in it: reading, writing and compressing of bodies, texts, the policy, gRPC, and on the
-//! PostgreSQL bus its log.
+//! Statements are those that the roles make of a message, in batches as under load. Records are librdkafka's ([`Records`]),
+//! as many as the log has of a message. Not in it: reading, writing and compressing of bodies, texts, the policy, gRPC, and
+//! on the PostgreSQL bus its log.
 
 use std::{ops::Range, thread::available_parallelism};
 
 use anyhow::{Result, ensure};
 use domain::State;
-use events::BusinessEvent;
+use events::{BusinessEvent, Topic};
 use jiff::Timestamp;
 use serde_json::{Map, json};
 use store::{Store, messages::Said, trigger_log::Firing};
@@ -21,14 +21,8 @@ use crate::{
     stand::{Bus, NO_RECEIPTS, Stand},
 };
 
-/// What is written to Kafka of a message: its event, job and text, the gateway's callback, and receipts of its being
-/// accepted and delivered.
-const WRITTEN: f64 = 6.0;
-/// What our stages read of them: all but our receipts.
-const READ: f64 = 4.0;
-
-/// Measures on a stand that runs no role; `round` tells apart what is written each time.
-pub async fn measure(stand: &Stand, messages: u64, round: u64, figures: &mut Figures) -> Result<()> {
+/// Measures on a stand that runs no role and has carried `carried` messages; `round` tells apart what is written each time.
+pub async fn measure(stand: &Stand, carried: u64, messages: u64, round: u64, figures: &mut Figures) -> Result<()> {
     stand.simulator.script(NO_RECEIPTS).await?;
     let used = |before: f64, count: u64| (stand.meter().all() - before) * 1e6 / count as f64;
 
@@ -39,13 +33,16 @@ pub async fn measure(stand: &Stand, messages: u64, round: u64, figures: &mut Fig
     let mut parts = vec![("statements", used(before, messages))];
 
     if let Bus::Kafka(brokers) = &stand.plan.bus {
+        let (written, read) = records_of_a_message(stand, carried).await?;
+        put(figures, "records_written_per_message", written);
+        put(figures, "records_read_per_message", read);
         let records = Records::create(brokers, messages * 2).await?;
         let before = stand.meter().all();
         records.produce().await?;
-        let written = used(before, messages * 2);
+        let writing = written * used(before, messages * 2);
         let before = stand.meter().all();
         records.consume().await?;
-        parts.push(("records", written * WRITTEN + used(before, messages * 2) * READ));
+        parts.push(("records", writing + read * used(before, messages * 2)));
     }
 
     let before = stand.meter().all();
@@ -60,6 +57,20 @@ pub async fn measure(stand: &Stand, messages: u64, round: u64, figures: &mut Fig
     let cores = available_parallelism()?.get() as f64;
     put(figures, "bare_messages_per_second", cores * 1e6 / sum);
     Ok(())
+}
+
+/// How many records are written of a message, by what the log has, and how many of them our stages read: all but receipts and
+/// dead letters.
+async fn records_of_a_message(stand: &Stand, carried: u64) -> Result<(f64, f64)> {
+    let (mut written, mut read) = (0, 0);
+    for topic in Topic::ALL {
+        let records: i64 = stand.log.bounds(topic).await?.iter().map(|bounds| bounds.end).sum();
+        written += records;
+        if !matches!(topic, Topic::Receipts | Topic::DeadLetters) {
+            read += records;
+        }
+    }
+    Ok((written as f64 / carried as f64, read as f64 / carried as f64))
 }
 
 /// What the segmenter, the renderer, the dispatcher and the receipt collector ask of PostgreSQL for these messages.

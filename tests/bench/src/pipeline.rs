@@ -79,7 +79,7 @@ pub async fn run(common: &Common, up: bool) -> Result<()> {
     }
     stand.end_all();
     for (round, figures) in (0..).zip(&mut runs) {
-        bare::measure(&stand, common.scaled(100_000), round, figures).await?;
+        bare::measure(&stand, numbers.published, common.scaled(100_000), round, figures).await?;
     }
     let settings = json!({ "bus": stand.plan.bus.name(), "seconds": common.seconds, "contacts": stand.plan.contacts,
         "partitions": stand.plan.partitions, "processes": if up { "one (`tamtam up`)" } else { "one a role" } });
