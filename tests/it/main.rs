@@ -46,6 +46,7 @@ mod dispatcher_rate;
 mod dispatcher_stand;
 mod dispatcher_ways;
 mod ledger;
+mod ledger_kinds;
 mod ledger_moves;
 mod message_why;
 mod messages_planned;

@@ -16,6 +16,7 @@
 mod claim;
 mod counts;
 mod decide;
+mod kinds;
 mod limits;
 mod outcome;
 mod rows;

@@ -6,7 +6,10 @@ use domain::{Cause, Class, State};
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{MessageRow, Settle, foreign};
+use super::{
+    MessageRow, Settle, foreign,
+    kinds::{self, Kinds},
+};
 use crate::{
     StoreError, Tx,
     fresh::Fresh,
@@ -113,11 +116,11 @@ impl<'r> Columns<'r> {
 }
 
 fn parts(row: &MessageRow) -> i16 {
-    i16::try_from(row.parts).unwrap_or(i16::MAX)
+    kinds::small(row.parts)
 }
 
 fn attempt(row: &MessageRow) -> i32 {
-    i32::try_from(row.attempt).unwrap_or(i32::MAX)
+    kinds::count(row.attempt)
 }
 
 /// What [`all_columns`] binds. Rows are inserted, and waited for, in the order in which everybody locks them.
@@ -132,17 +135,20 @@ const INSERT: &str = "insert into messages (contact_id, message_id, class, state
          $30::text[], $31::text[]) as v (contact_id, message_id)
      order by v.contact_id, v.message_id";
 
-/// What [`own_columns`] binds: the rows are alike in the rest, which is given once. An array a column is what a wide row
-/// costs most for.
-const INSERT_ALIKE: &str = "insert into messages (contact_id, message_id, campaign_id, trigger, event_source, event_id,
-         idempotency_key, template, variant, encoding, parts, cost_micros, phone_hash, epoch, attempt, caused_at, planned_at,
-         rendered_at, purpose, traceparent, class, state, reason, gateway_code, gateway, owner, claimed_at, accepted_at,
+/// What [`own_columns`] binds: columns in which all rows are alike are given once, those of few kinds once a kind ([`Kinds`]).
+const INSERT_ALIKE: &str = "insert into messages (contact_id, message_id, event_id, idempotency_key, phone_hash, epoch, caused_at,
+         planned_at, rendered_at, traceparent, campaign_id, trigger, event_source, template, variant, encoding, parts,
+         cost_micros, attempt, purpose, class, state, reason, gateway_code, gateway, owner, claimed_at, accepted_at,
          settled_at, changed_at, decided_by)
-     select v.*, $21::int2, $22::int2, $23::text, $24::text, $25::text, $26::uuid, $27::timestamptz, $28::timestamptz,
-         $29::timestamptz, $30::timestamptz, $31::text
-     from unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-         $10::text[], $11::int2[], $12::int8[], $13::bytea[], $14::int8[], $15::int4[], $16::timestamptz[],
-         $17::timestamptz[], $18::timestamptz[], $19::text[], $20::text[]) as v (contact_id, message_id)
+     select v.contact_id, v.message_id, v.event_id, v.idempotency_key, v.phone_hash, v.epoch, v.caused_at, v.planned_at,
+         v.rendered_at, v.traceparent, ($12::uuid[])[v.kind], ($13::text[])[v.kind], ($14::text[])[v.kind],
+         ($15::text[])[v.kind], ($16::text[])[v.kind], ($17::text[])[v.kind], ($18::int2[])[v.kind], ($19::int8[])[v.kind],
+         ($20::int4[])[v.kind], ($21::text[])[v.kind], $22::int2, $23::int2, $24::text, $25::text, $26::text, $27::uuid,
+         $28::timestamptz, $29::timestamptz, $30::timestamptz, $31::timestamptz, $32::text
+     from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::int8[], $7::timestamptz[],
+             $8::timestamptz[], $9::timestamptz[], $10::text[], $11::int4[])
+         as v (contact_id, message_id, event_id, idempotency_key, phone_hash, epoch, caused_at, planned_at, rendered_at,
+             traceparent, kind)
      order by v.contact_id, v.message_id";
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
@@ -162,12 +168,7 @@ fn causes<'a>(rows: &[&'a MessageRow]) -> Result<Causes<'a>, StoreError> {
     for row in rows {
         let (mut campaign, mut trigger, mut source, mut event, mut key) = (None, None, None, None, None);
         match &row.cause {
-            Cause::Campaign { campaign_id } => {
-                let id = campaign_id.parse().map_err(|_| {
-                    StoreError::Corrupt("a message's campaign id is no UUID: its record was not made by us".into())
-                })?;
-                campaign = Some(id);
-            }
+            Cause::Campaign { campaign_id } => campaign = Some(kinds::campaign(campaign_id)?),
             Cause::Trigger {
                 trigger: name,
                 event_source,
@@ -235,30 +236,30 @@ fn are_alike(one: &MessageRow, other: &MessageRow) -> bool {
         && (one.changed_at, &one.decided_by) == (other.changed_at, &other.decided_by)
 }
 
-/// Binds what [`INSERT_ALIKE`] asks for: an array for each column of their own, and once what `all` have in common.
-fn own_columns<'q>(query: Query<'q>, rows: &[&'q MessageRow], all: &'q MessageRow) -> Result<Query<'q>, StoreError> {
-    let causes = causes(rows)?;
-    Ok(query
+/// Binds what [`INSERT_ALIKE`] asks for: an array for each column of their own, their kinds, and once what `all` have in common.
+fn own_columns<'q>(query: Query<'q>, rows: &[&'q MessageRow], kinds: &Kinds<'q>, all: &'q MessageRow) -> Query<'q> {
+    query
         .bind(column(rows, |row| row.contact_id.as_str()))
         .bind(column(rows, |row| row.message_id))
-        .bind(causes.campaigns)
-        .bind(causes.triggers)
-        .bind(causes.sources)
-        .bind(causes.events)
-        .bind(causes.keys)
-        .bind(column(rows, |row| row.template.as_str()))
-        .bind(column(rows, |row| row.variant.as_deref()))
-        .bind(column(rows, |row| row.encoding.as_deref()))
-        .bind(column(rows, parts))
-        .bind(column(rows, |row| row.cost_micros))
+        .bind(column(rows, event_id))
+        .bind(column(rows, idempotency_key))
         .bind(column(rows, |row| row.phone_hash.as_deref()))
         .bind(column(rows, |row| row.epoch))
-        .bind(column(rows, attempt))
         .bind(column(rows, |row| At(row.caused_at)))
         .bind(column(rows, |row| At(row.planned_at)))
         .bind(column(rows, |row| at(row.rendered_at)))
-        .bind(column(rows, |row| row.purpose.as_deref()))
         .bind(column(rows, |row| row.traceparent.as_deref()))
+        .bind(kinds.each.clone())
+        .bind(kinds.campaigns.clone())
+        .bind(kinds.triggers.clone())
+        .bind(kinds.sources.clone())
+        .bind(kinds.templates.clone())
+        .bind(kinds.variants.clone())
+        .bind(kinds.encodings.clone())
+        .bind(kinds.parts.clone())
+        .bind(kinds.costs.clone())
+        .bind(kinds.attempts.clone())
+        .bind(kinds.purposes.clone())
         .bind(class_code(all.class))
         .bind(all.state.code())
         .bind(all.reason.map(|reason| reason.as_str()))
@@ -269,7 +270,21 @@ fn own_columns<'q>(query: Query<'q>, rows: &[&'q MessageRow], all: &'q MessageRo
         .bind(at(all.accepted_at))
         .bind(at(all.settled_at))
         .bind(At(all.changed_at))
-        .bind(all.decided_by.as_deref()))
+        .bind(all.decided_by.as_deref())
+}
+
+fn event_id(row: &MessageRow) -> Option<&str> {
+    match &row.cause {
+        Cause::Trigger { event_id, .. } => Some(event_id),
+        Cause::Campaign { .. } | Cause::Direct { .. } => None,
+    }
+}
+
+fn idempotency_key(row: &MessageRow) -> Option<&str> {
+    match &row.cause {
+        Cause::Direct { idempotency_key } => Some(idempotency_key),
+        Cause::Campaign { .. } | Cause::Trigger { .. } => None,
+    }
 }
 
 impl Tx {
@@ -280,14 +295,15 @@ impl Tx {
         };
         let all: Vec<&MessageRow> = rows.iter().collect();
         let alike = rows.iter().all(|row| are_alike(first, row));
+        let kinds = if alike { Kinds::of(&all)? } else { None };
         let bound = |statement: String| {
             let query = sqlx::query(sqlx::AssertSqlSafe(statement));
-            match alike {
-                true => own_columns(query, &all, first),
-                false => all_columns(query, &all),
+            match &kinds {
+                Some(kinds) => Ok(own_columns(query, &all, kinds, first)),
+                None => all_columns(query, &all),
             }
         };
-        let insert = if alike { INSERT_ALIKE } else { INSERT };
+        let insert = if kinds.is_some() { INSERT_ALIKE } else { INSERT };
         // What has waited has a row already.
         if alike && first.state == State::Sending && first.attempt == 1 {
             let plain = bound(insert.to_owned())?;
