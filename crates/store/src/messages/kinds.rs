@@ -92,7 +92,7 @@ impl<'a> Kinds<'a> {
             each.push(i32::try_from(number + 1).unwrap_or(i32::MAX));
         }
         let campaigns = (kinds.iter())
-            .map(|kind| kind.campaign.map(campaign).transpose())
+            .map(|kind| kind.campaign.map(campaign_column).transpose())
             .collect::<Result<_, _>>()?;
         Ok(Some(Kinds {
             campaigns,
@@ -101,70 +101,39 @@ impl<'a> Kinds<'a> {
             templates: kinds.iter().map(|kind| kind.template).collect(),
             variants: kinds.iter().map(|kind| kind.variant).collect(),
             encodings: kinds.iter().map(|kind| kind.encoding).collect(),
-            parts: kinds.iter().map(|kind| small(kind.parts)).collect(),
+            parts: kinds.iter().map(|kind| parts_column(kind.parts)).collect(),
             costs: kinds.iter().map(|kind| kind.cost_micros).collect(),
-            attempts: kinds.iter().map(|kind| count(kind.attempt)).collect(),
+            attempts: kinds.iter().map(|kind| attempts_column(kind.attempt)).collect(),
             purposes: kinds.iter().map(|kind| kind.purpose).collect(),
             each,
         }))
     }
 }
 
-/// A campaign's id, as its column has it.
-pub(super) fn campaign(id: &str) -> Result<Uuid, StoreError> {
+pub(super) fn campaign_column(id: &str) -> Result<Uuid, StoreError> {
     id.parse()
         .map_err(|_| StoreError::Corrupt("a message's campaign id is no UUID: its record was not made by us".into()))
 }
 
-/// Parts, as their column has them.
-pub(super) fn small(parts: u16) -> i16 {
+pub(super) fn parts_column(parts: u16) -> i16 {
     i16::try_from(parts).unwrap_or(i16::MAX)
 }
 
-/// Attempts, as their column has them.
-pub(super) fn count(attempts: u32) -> i32 {
+pub(super) fn attempts_column(attempts: u32) -> i32 {
     i32::try_from(attempts).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use domain::{Class, State};
-    use jiff::Timestamp;
-
     use super::*;
+    use crate::messages::outcome::tests::sending;
 
-    fn row(kind: usize) -> MessageRow {
-        let at = Timestamp::from_second(1_700_000_000).unwrap();
+    fn row(campaign: usize) -> MessageRow {
         MessageRow {
-            contact_id: "42".into(),
-            message_id: Uuid::from_u128(7),
-            class: Class::Marketing,
-            state: State::Sending,
-            reason: None,
-            gateway_code: None,
             cause: Cause::Campaign {
-                campaign_id: Uuid::from_u128(kind as u128).to_string(),
+                campaign_id: Uuid::from_u128(campaign as u128).to_string(),
             },
-            template: "t".into(),
-            variant: None,
-            encoding: Some("GSM-7".into()),
-            parts: 1,
-            cost_micros: 40_000,
-            phone_hash: None,
-            gateway: None,
-            owner: None,
-            epoch: None,
-            attempt: 1,
-            caused_at: at,
-            planned_at: at,
-            rendered_at: None,
-            claimed_at: None,
-            accepted_at: None,
-            settled_at: None,
-            changed_at: at,
-            decided_by: None,
-            purpose: None,
-            traceparent: None,
+            ..sending(1, 1)
         }
     }
 

@@ -244,12 +244,12 @@ impl Tx {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use domain::{Cause, Class};
 
     use super::*;
 
-    fn sending(owner: u128, attempt: u32) -> MessageRow {
+    pub(in crate::messages) fn sending(owner: u128, attempt: u32) -> MessageRow {
         let at = Timestamp::from_second(1_700_000_000).unwrap();
         MessageRow {
             contact_id: "42".into(),

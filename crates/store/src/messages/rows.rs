@@ -116,11 +116,11 @@ impl<'r> Columns<'r> {
 }
 
 fn parts(row: &MessageRow) -> i16 {
-    kinds::small(row.parts)
+    kinds::parts_column(row.parts)
 }
 
 fn attempt(row: &MessageRow) -> i32 {
-    kinds::count(row.attempt)
+    kinds::attempts_column(row.attempt)
 }
 
 /// What [`all_columns`] binds. Rows are inserted, and waited for, in the order in which everybody locks them.
@@ -153,40 +153,30 @@ const INSERT_ALIKE: &str = "insert into messages (contact_id, message_id, event_
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-/// The cause's columns.
+/// The cause's columns that causes of a kind share.
 #[derive(Default)]
 struct Causes<'a> {
     campaigns: Vec<Option<Uuid>>,
     triggers: Vec<Option<&'a str>>,
     sources: Vec<Option<&'a str>>,
-    events: Vec<Option<&'a str>>,
-    keys: Vec<Option<&'a str>>,
 }
 
 fn causes<'a>(rows: &[&'a MessageRow]) -> Result<Causes<'a>, StoreError> {
     let mut causes = Causes::default();
     for row in rows {
-        let (mut campaign, mut trigger, mut source, mut event, mut key) = (None, None, None, None, None);
+        let (mut campaign, mut trigger, mut source) = (None, None, None);
         match &row.cause {
-            Cause::Campaign { campaign_id } => campaign = Some(kinds::campaign(campaign_id)?),
+            Cause::Campaign { campaign_id } => campaign = Some(kinds::campaign_column(campaign_id)?),
             Cause::Trigger {
                 trigger: name,
                 event_source,
-                event_id,
-            } => {
-                (trigger, source, event) = (
-                    Some(name.as_str()),
-                    Some(event_source.as_str()),
-                    Some(event_id.as_str()),
-                )
-            }
-            Cause::Direct { idempotency_key } => key = Some(idempotency_key.as_str()),
+                ..
+            } => (trigger, source) = (Some(name.as_str()), Some(event_source.as_str())),
+            Cause::Direct { .. } => {}
         }
         causes.campaigns.push(campaign);
         causes.triggers.push(trigger);
         causes.sources.push(source);
-        causes.events.push(event);
-        causes.keys.push(key);
     }
     Ok(causes)
 }
@@ -204,8 +194,8 @@ fn all_columns<'q>(query: Query<'q>, rows: &[&'q MessageRow]) -> Result<Query<'q
         .bind(causes.campaigns)
         .bind(causes.triggers)
         .bind(causes.sources)
-        .bind(causes.events)
-        .bind(causes.keys)
+        .bind(column(rows, event_id))
+        .bind(column(rows, idempotency_key))
         .bind(column(rows, |row| row.template.as_str()))
         .bind(column(rows, |row| row.variant.as_deref()))
         .bind(column(rows, |row| row.encoding.as_deref()))
