@@ -95,7 +95,11 @@ enum Bench {
         contacts: u64,
     },
     /// Each stage alone on a filled topic, against its raw limit
-    Stages,
+    Stages {
+        /// Only the dispatcher over HTTP, beside bare requests; what a whole run wrote stays
+        #[arg(long)]
+        http: bool,
+    },
     /// What people use today, in the same run; needs a Kafka
     Peers {
         /// Only campaigns, listmonk's and then tamtam's, without a Kafka; what `peers` wrote stays
@@ -170,7 +174,10 @@ async fn run(cli: Cli) -> Result<()> {
         }
         Bench::CampaignKilled { recipients } => campaign::killed(&common, common.scaled(recipients)).await,
         Bench::CampaignFirst { contacts } => campaign::first(&common, common.scaled(contacts)).await,
-        Bench::Stages => stages::run(&common).await,
+        Bench::Stages { http } => match http {
+            true => stages::http(&common).await,
+            false => stages::run(&common).await,
+        },
         Bench::Peers { listmonk, campaigns } => {
             let source = listmonk.filter(|path| !path.as_os_str().is_empty());
             match campaigns {

@@ -121,20 +121,43 @@ async fn once(common: &Common, events: u64) -> Result<Figures> {
     put(&mut figures, "raw_smpp_submits_per_second", submitted);
     drop(stand);
 
+    over_http(common, &mut figures).await?;
+    Ok(figures)
+}
+
+/// The dispatcher over HTTP alone: what [`run`] measures last, and the processor time of it.
+pub async fn http(common: &Common) -> Result<()> {
+    let mut runs = Vec::new();
+    for number in 1..=common.runs {
+        let mut figures = Figures::new();
+        let mut used = over_http(common, &mut figures).await?;
+        figures.append(&mut used);
+        runs.push(figures);
+        report::say(&format!("run {number} is done"));
+    }
+    let settings = json!({ "bus": common.bus.name(), "messages": filling(common) });
+    report::write(common, &format!("stages-{}-http", common.bus.name()), settings, &runs)
+}
+
+/// What it took of the processors is given back.
+async fn over_http(common: &Common, figures: &mut Figures) -> Result<Figures> {
+    let (events, messages) = (common.scaled(100_000), filling(common));
     let mut stand = filled(common, "http").await?;
     let http = stand.http()?;
     let before = raw::http(&http, events / 2).await?;
-    let rate = drain(&mut stand, "dispatcher", Topic::OutboundTransactional, filling(common)).await?;
+    let (meter, mut used) = (stand.meter(), Figures::new());
+    let rate = drain(&mut stand, "dispatcher", Topic::OutboundTransactional, messages).await?;
+    stand.meter().since(&meter, messages, &mut used);
     let after = raw::http(&http, events / 2).await?;
-    put(&mut figures, "dispatcher_http_messages_per_second", rate);
+    put(figures, "dispatcher_http_messages_per_second", rate);
     beside(
-        &mut figures,
+        figures,
         "raw_reqwest_requests_per_second",
         [before, after],
         "dispatcher_http_percent_of_raw_reqwest",
         rate,
     );
-    Ok(figures)
+    Ok(used)
 }
 
 /// A raw limit, measured right before and after what it is the limit of, on a machine whose speed changes meanwhile; and
