@@ -430,6 +430,7 @@ impl Gate {
         };
         inner.senders.spend(&claimed.item.record.sender, parts, now);
         inner.limiter.spend(parts, now);
+        inner.pace.leaves(parts, now);
         inner.claimed_parts[class] -= parts;
         let low = inner.claimed_parts[class] <= inner.ahead() / 2 || inner.senders.is_limited();
         let handle = inner.handle.clone();
@@ -445,13 +446,17 @@ impl Gate {
         self.lock().release_all()
     }
 
-    /// An attempt that began at `begun` was answered.
+    /// An attempt that began at `begun` was answered. Whoever says so asks what is [`Gate::next`], or wakes who does.
     pub(crate) fn answered(&self, sign: Sign, begun: Instant, now: Instant) {
         let mut inner = self.lock();
         inner.out -= 1;
         inner.breaker.note(sign, begun, now);
+        let waits = inner.queues.each_ref().map(|queue| !queue.is_empty());
         drop(inner);
-        self.wake();
+        // More may be claimed now, if there is more.
+        for (work, _) in self.work.iter().zip(waits).filter(|(_, waits)| *waits) {
+            work.notify_one();
+        }
     }
 }
 
@@ -470,10 +475,10 @@ impl Inner {
 
     fn ahead(&self) -> u32 {
         let by_rate = (self.limiter.rate() * self.pace.ahead_seconds()) as u32;
-        // What a window cannot take soon is not claimed either.
-        by_rate
-            .min(self.resource.window.saturating_mul(self.resource.binds.max(1) * 4))
-            .max(1)
+        // What a window cannot take soon is not claimed either; of a gateway that answers quickly, that is more than some
+        // windows.
+        let by_window = self.resource.window.saturating_mul(self.resource.binds.max(1) * 4);
+        by_rate.min(by_window.max(self.pace.leaving())).max(1)
     }
 
     /// Takes at most `most` items of about `room` parts out of a queue: the first ones, or where each sender has a rate

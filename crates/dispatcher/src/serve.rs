@@ -33,12 +33,10 @@ async fn submit(core: Arc<Core>, gate: Arc<Gate>) {
         let wait = match gate.next(Instant::now()) {
             Next::Closed => return,
             Next::Go(claimed, handle, permit) => {
-                gate.meters
-                    .submitting(claimed.item.record.class, claimed.since.elapsed());
                 // It begins here and now, not when a new task gets its turn: the rate is what the gateway sees.
-                let mut attempt = Box::pin(attempt(core.clone(), gate.clone(), claimed, handle, permit));
-                if futures::poll!(&mut attempt).is_pending() {
-                    tokio::spawn(attempt);
+                let mut carried = Box::pin(carry(core.clone(), gate.clone(), claimed, handle, permit));
+                if futures::poll!(&mut carried).is_pending() {
+                    tokio::spawn(carried);
                 }
                 continue;
             }
@@ -53,6 +51,38 @@ async fn submit(core: Arc<Core>, gate: Arc<Gate>) {
             () = gate.ready.notified() => {}
             // No longer than what is claimed may wait.
             () = tokio::time::sleep(wait.unwrap_or(Duration::from_millis(250)).min(HELD)) => {}
+        }
+    }
+}
+
+/// One attempt after the other, as long as each answer leaves room for the next: a task for each would be one more to make,
+/// and [`submit`] to be woken for it.
+async fn carry(
+    core: Arc<Core>,
+    gate: Arc<Gate>,
+    mut claimed: Claimed,
+    mut handle: Arc<dyn Gateway>,
+    mut permit: OwnedSemaphorePermit,
+) {
+    loop {
+        gate.meters
+            .submitting(claimed.item.record.class, claimed.since.elapsed());
+        attempt(&core, &gate, claimed, handle, permit).await;
+        if core.abandon.is_cancelled() {
+            return;
+        }
+        let next = gate.next(Instant::now());
+        let goes_on = matches!(&next, Next::Go(.., permit) if permit.semaphore().available_permits() == 0);
+        if !goes_on {
+            // There is room for more than this one, or a wait that somebody has to sit out.
+            gate.ready.notify_one();
+        }
+        match next {
+            Next::Go(claimed_next, handle_next, permit_next) => {
+                (claimed, handle, permit) = (claimed_next, handle_next, permit_next);
+            }
+            Next::Release(claimed) => return release(&core, &gate, claimed),
+            Next::Wait(_) | Next::Closed => return,
         }
     }
 }
@@ -84,13 +114,7 @@ fn conclude(core: &Core, gate: &Gate, item: Item, claimed: Arc<MessageRow>, sett
     ));
 }
 
-async fn attempt(
-    core: Arc<Core>,
-    gate: Arc<Gate>,
-    claimed: Claimed,
-    handle: Arc<dyn Gateway>,
-    permit: OwnedSemaphorePermit,
-) {
+async fn attempt(core: &Core, gate: &Gate, claimed: Claimed, handle: Arc<dyn Gateway>, permit: OwnedSemaphorePermit) {
     let Claimed { item, row, .. } = claimed;
     let record = &item.record;
     let submission = Submission {
@@ -129,5 +153,5 @@ async fn attempt(
     if let Settled::Expired(reason) = &mut settlement.settled {
         *reason = late(record, &core.live.current());
     }
-    conclude(&core, &gate, item, row, settlement);
+    conclude(core, gate, item, row, settlement);
 }

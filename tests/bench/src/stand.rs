@@ -471,7 +471,7 @@ async fn cluster(directory: &Path, statements: bool) -> Result<Cluster> {
     Ok(tokio::task::spawn_blocking(move || Cluster::start(&directory, &options)).await??)
 }
 
-const HTTP: &str = "window = 256\n[gateway.http]\nprofile = \"vonage\"\n";
+const HTTP: &str = "window = 64\n[gateway.http]\nprofile = \"vonage\"\n";
 
 const RESOURCES: &str = r#"
 [[template]]

@@ -87,6 +87,37 @@ fn beside_a_claim_only_a_whole_further_one_begins_within_what_may_be_claimed_ahe
 }
 
 #[test]
+fn more_than_its_window_is_claimed_ahead_of_a_gateway_that_answers_quickly() {
+    let mut now = Instant::now();
+    let gate = gate("rate = 100000\nwindow = 10", now);
+    let slot = slot(Class::Marketing);
+    let mut at_once = vec![CLAIM_MOST];
+    for _ in 0..100 {
+        for _ in 0..at_once[at_once.len() - 1] {
+            gate.push(item(Class::Marketing));
+        }
+        let Take::Items(items) = gate.take(slot, now, 0) else {
+            panic!("nothing to claim")
+        };
+        at_once.push(items.len());
+        let claimed = items.into_iter().map(|item| Claimed {
+            row: Arc::new(claimed_row(&item)),
+            item,
+            since: now,
+        });
+        gate.claimed(slot, claimed.collect(), Duration::from_millis(5));
+        // 10,000 a second, each answered at once.
+        while let Next::Go(..) = gate.next(now) {
+            now += Duration::from_micros(100);
+        }
+    }
+    let binds = gate.resource().binds.max(1) as usize;
+    assert_eq!(at_once[1], 4 * 10 * binds, "four windows while nothing is known");
+    let last = at_once.last().unwrap();
+    assert!((380..=420).contains(last), "40 ms of 10,000 a second: {at_once:?}");
+}
+
+#[test]
 fn marketing_that_was_claimed_long_ago_is_let_go_of_and_not_sent() {
     let now = Instant::now();
     let gate = gate("rate = 1000", now);

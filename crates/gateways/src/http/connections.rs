@@ -10,6 +10,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::{Mutex, MutexGuard},
+    task::Poll,
     time::Duration,
 };
 
@@ -25,7 +26,7 @@ use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     net::TcpStream,
-    time::{Instant, timeout},
+    time::{Instant, Sleep, sleep, timeout},
 };
 use tower::ServiceExt as _;
 
@@ -98,8 +99,8 @@ impl Connections {
                     None => return Asked::NotSent,
                 },
             };
-            match timeout(self.patience, open.ask(request)).await {
-                Ok(Ok(answer)) => {
+            match open.ask(request, self.patience).await {
+                Ok(answer) => {
                     if answer.is_whole && open.driver.is_some() {
                         self.keep(open);
                     }
@@ -108,9 +109,9 @@ impl Connections {
                         body: answer.body,
                     };
                 }
-                Ok(Err(Some(back))) if !is_new => request = back,
-                Ok(Err(Some(_))) => return Asked::NotSent,
-                Ok(Err(None)) | Err(_) => return Asked::Lost,
+                Err(Some(back)) if !is_new => request = back,
+                Err(Some(_)) => return Asked::NotSent,
+                Err(None) => return Asked::Lost,
             }
         }
     }
@@ -134,11 +135,16 @@ impl Connections {
             let stream = self.connector.clone().oneshot(self.to.clone()).await.ok()?;
             let (sender, driver) = Builder::new()
                 .max_buf_size(2 * MAX_ANSWER)
+                // Head and body are short: one piece is sent for less than two are.
+                .writev(false)
                 .handshake(stream)
                 .await
                 .ok()?;
-            let driver = Some(driver);
-            Some(Box::new(Open { sender, driver }))
+            Some(Box::new(Open {
+                sender,
+                driver: Some(driver),
+                alarm: Box::pin(sleep(self.patience)),
+            }))
         };
         timeout(self.connecting(), connected).await.ok()?
     }
@@ -169,6 +175,8 @@ struct Open {
     sender: SendRequest<Full<Bytes>>,
     /// `None`: it has ended.
     driver: Option<Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Full<Bytes>>>,
+    /// When an answer has been waited for long enough. It is put off from request to request, which costs less than one each.
+    alarm: Pin<Box<Sleep>>,
 }
 
 struct Answer {
@@ -179,9 +187,10 @@ struct Answer {
 }
 
 impl Open {
-    /// The request comes back where certainly nothing of it was written.
-    async fn ask(&mut self, request: Asking) -> Result<Answer, Option<Asking>> {
-        let Open { sender, driver } = self;
+    /// The request comes back where certainly nothing of it was written; where no answer comes in time, it does not.
+    async fn ask(&mut self, request: Asking, patience: Duration) -> Result<Answer, Option<Asking>> {
+        let Open { sender, driver, alarm } = self;
+        alarm.as_mut().reset(Instant::now() + patience);
         let mut asked = pin!(async {
             if sender.ready().await.is_err() {
                 return Err(Some(request));
@@ -198,7 +207,10 @@ impl Open {
                 // Dropped, it tells what was asked how it ended.
                 *driver = None;
             }
-            asked.as_mut().poll(context)
+            match asked.as_mut().poll(context) {
+                Poll::Pending if alarm.as_mut().poll(context).is_ready() => Poll::Ready(Err(None)),
+                asked => asked,
+            }
         })
         .await
     }
