@@ -141,14 +141,15 @@ pub async fn http(common: &Common) -> Result<()> {
 
 /// What it took of the processors is given back.
 async fn over_http(common: &Common, figures: &mut Figures) -> Result<Figures> {
-    let (events, messages) = (common.scaled(100_000), filling(common));
+    let messages = filling(common);
     let mut stand = filled(common, "http").await?;
     let http = stand.http()?;
-    let before = raw::http(&http, events / 2).await?;
+    // For some seconds each: within one the machine's speed changes by a third.
+    let before = raw::http(&http, messages / 2).await?;
     let (meter, mut used) = (stand.meter(), Figures::new());
     let rate = drain(&mut stand, "dispatcher", Topic::OutboundTransactional, messages).await?;
     stand.meter().since(&meter, messages, &mut used);
-    let after = raw::http(&http, events / 2).await?;
+    let after = raw::http(&http, messages / 2).await?;
     put(figures, "dispatcher_http_messages_per_second", rate);
     beside(
         figures,
