@@ -5,7 +5,8 @@
 //! other half has to last as long as a claim takes. So what is claimed ahead follows from how long claims take: three
 //! times as long, of which half is more than one claim. The limiter's bucket makes up for a claim that is slower for once.
 //!
-//! A gateway's rate may be more than it carries: what is claimed ahead follows from what left of late as well.
+//! A gateway may carry less than its rate. It is not claimed for beyond some windows then, unless more than these left of late
+//! while claims were made: its window then empties quickly.
 
 use std::time::Duration;
 

@@ -71,20 +71,23 @@ async fn carry(
         if core.abandon.is_cancelled() {
             return;
         }
-        let next = gate.next(Instant::now());
-        let goes_on = matches!(&next, Next::Go(.., permit) if permit.semaphore().available_permits() == 0);
-        if !goes_on {
-            // There is room for more than this one, or a wait that somebody has to sit out.
-            gate.ready.notify_one();
-        }
-        match next {
+        match gate.next(Instant::now()) {
             Next::Go(claimed_next, handle_next, permit_next) => {
+                if permit_next.semaphore().available_permits() > 0 {
+                    // There is room for more than this one.
+                    gate.ready.notify_one();
+                }
                 (claimed, handle, permit) = (claimed_next, handle_next, permit_next);
             }
-            Next::Release(claimed) => return release(&core, &gate, claimed),
-            Next::Wait(_) | Next::Closed => return,
+            Next::Release(claimed) => {
+                release(&core, &gate, claimed);
+                break;
+            }
+            Next::Wait(_) | Next::Closed => break,
         }
     }
+    // What is to be waited for is asked there.
+    gate.ready.notify_one();
 }
 
 /// Lets go of claims whose messages were not handed over.

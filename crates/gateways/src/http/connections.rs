@@ -232,3 +232,51 @@ async fn read(status: u16, mut body: Incoming) -> Answer {
     }
     answer(Some(bytes), true)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::tls::{self, Trust};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn request() -> Asking {
+        Request::builder().uri("/").body(Full::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_kept_connections_alarm_that_went_off_is_put_off_by_the_next_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}/", listener.local_addr().unwrap());
+        let gateway = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for answer in [&b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"[..], b""] {
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    asked.push(stream.read_u8().await.unwrap());
+                }
+                stream.write_all(answer).await.unwrap();
+            }
+            stream
+        };
+        let client = async {
+            let resource = resources::Gateway::http("main", &address, "vonage");
+            let trusted = tls::config(&resource, Trust::Nobody).unwrap();
+            let connections = Connections::new(address.parse().unwrap(), trusted, None, LONG, 1);
+            let mut open = connections.open().await.unwrap();
+            open.alarm.as_mut().reset(Instant::now());
+            open.alarm.as_mut().await;
+            let answer = open.ask(request(), LONG).await.ok().unwrap();
+            assert_eq!((answer.status, answer.body.as_deref()), (200, Some(&b"ok"[..])));
+            // Nothing comes to the second one, and it is not given back: it was written.
+            open.ask(request(), Duration::from_millis(20)).await
+        };
+        let (_stream, second) = tokio::join!(gateway, client);
+        assert!(matches!(second, Err(None)));
+    }
+}
